@@ -1,0 +1,302 @@
+//! Identity recipes: what names a run, a data set and a row (`interface` 4 "Identity").
+//!
+//! In the fingerprint: intent kind, training posture, platform run, scenario runs (sorted, unique),
+//! merged basis, label basis, feature set id, version and group digest, label vocabulary digest, join
+//! scope, filters, policy, config and code revisions, correction stamp. Not in it: request id, run
+//! facts, parity anchor, profile and launcher policy, label state, serving source, clock, host.
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::contract::intent::Intent;
+use crate::json::canonical;
+
+/// What the authority resolved to, as far as it is part of the identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefinitionDigests {
+    /// Digest of the feature group in normal form.
+    pub group: String,
+    /// Digest of the label vocabulary.
+    pub vocabulary: String,
+}
+
+/// The name of a data set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatasetId {
+    /// BLAKE3 hex over the identity.
+    pub fingerprint: String,
+    /// `dm_` and 32 hex.
+    pub manifest_id: String,
+}
+
+/// BLAKE3 hex of canonical JSON.
+pub fn digest(value: &Value) -> String {
+    blake3::hash(canonical(value).as_bytes()).to_hex().to_string()
+}
+
+/// BLAKE3 hex of canonical `{"payload":…,"recipe":…}`.
+pub fn recipe_digest(recipe: &str, payload: &Value) -> String {
+    digest(&json!({"recipe": recipe, "payload": payload}))
+}
+
+/// SHA-256 hex.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() * 2);
+    push_hex(bytes, &mut out);
+    out
+}
+
+/// Appends lower-case hex.
+pub fn push_hex(bytes: &[u8], out: &mut String) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        for nibble in [byte >> 4, byte & 15] {
+            out.push(char::from(HEX.get(usize::from(nibble)).copied().unwrap_or(b'0')));
+        }
+    }
+}
+
+/// 32 bytes from 64 hex digits.
+pub fn unhex32(text: &str) -> Option<[u8; 32]> {
+    let bytes = text.as_bytes();
+    if bytes.len() != 64 {
+        return None;
+    }
+    let mut out = [0u8; 32];
+    for (slot, pair) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+        let mut value = 0;
+        for digit in pair {
+            value = value << 4 | (*digit as char).to_digit(16)? as u8;
+        }
+        *slot = value;
+    }
+    Some(out)
+}
+
+fn first32(text: &str) -> String {
+    text.chars().take(32).collect()
+}
+
+/// The run key of a request: first 32 hex of BLAKE3 (O020).
+pub fn run_key(request_id: &str) -> String {
+    first32(&digest(&json!({"recipe": "ofs.run_key.v2", "request_id": request_id})))
+}
+
+/// The key under which a request with an invalid id is recorded.
+pub fn invalid_run_key(payload: &[u8]) -> String {
+    format!("invalid-{}", blake3::hash(payload).to_hex().chars().take(16).collect::<String>())
+}
+
+/// The hash of every field of the intent in normal form, with what it supersedes.
+pub fn request_hash(intent: &Intent, superseded: &[String]) -> String {
+    let mut payload = intent.to_json();
+    if let (false, Some(map)) = (superseded.is_empty(), payload.as_object_mut()) {
+        map.insert("supersedes".into(), json!(superseded));
+    }
+    recipe_digest("ofs.intent_payload.v2", &payload)
+}
+
+/// BLAKE3 of the sorted superseded ids; null without any.
+pub fn correction_stamp(superseded: &[String]) -> Value {
+    if superseded.is_empty() { Value::Null } else { Value::String(digest(&json!(superseded))) }
+}
+
+/// The fields of the identity, canonical and complete: what the fingerprint is taken of.
+pub fn identity_payload(intent: &Intent, definitions: &DefinitionDigests, superseded: &[String]) -> Value {
+    let mut feature_set = Map::new();
+    feature_set.insert("feature_set_id".into(), json!(intent.feature_set_id));
+    feature_set.insert("feature_set_version".into(), json!(intent.feature_set_version));
+    feature_set.insert("group_digest".into(), json!(definitions.group));
+    json!({
+        "intent_kind": intent.kind.as_str(), "training": intent.training(), "platform_run_id": intent.platform_run_id,
+        "scenario_run_ids": intent.scenario_run_ids, "replay_basis": intent.basis_json(), "label_basis": intent.label_basis_json(),
+        "feature_definition_set": feature_set, "label_vocabulary_digest": definitions.vocabulary, "join_scope": intent.join_scope,
+        "filters": intent.filters, "policy_revision": intent.policy_revision, "config_revision": intent.config_revision,
+        "ofs_code_release_id": intent.code_release, "correction_stamp": correction_stamp(superseded),
+    })
+}
+
+/// The name that an identity has.
+pub fn dataset_id(identity: &Value) -> DatasetId {
+    let fingerprint = recipe_digest("ofs.dataset_fingerprint.v2", identity);
+    let manifest_id = manifest_id(&fingerprint);
+    DatasetId { fingerprint, manifest_id }
+}
+
+/// The manifest id: a pure function of the fingerprint (O015).
+pub fn manifest_id(fingerprint: &str) -> String {
+    format!("dm_{}", first32(&digest(&json!({"recipe": "ofs.dataset_manifest_id.v2", "dataset_fingerprint": fingerprint}))))
+}
+
+/// Digest of the merged basis (O046).
+pub fn basis_hash(intent: &Intent) -> String {
+    recipe_digest("ofs.replay_basis.v1", &intent.basis_json())
+}
+
+/// Digest of all meaning pins including the output kind (O046).
+pub fn plan_id(identity: &Value) -> String {
+    format!("plan_{}", first32(&recipe_digest("ofs.build_plan.v1", identity)))
+}
+
+/// Makes row ids without an allocation a row: the parts that never change are laid down once.
+#[derive(Debug, Clone)]
+pub struct RowIds {
+    group_digest: String,
+    platform_run_id: String,
+    buffer: String,
+}
+
+/// What names a row besides the data set's constants.
+#[derive(Debug, Clone, Copy)]
+pub struct RowPlace<'a> {
+    /// Event id.
+    pub event_id: &'a str,
+    /// Topic.
+    pub topic: &'a str,
+    /// Partition.
+    pub partition: i32,
+    /// Offset kind.
+    pub offset_kind: &'a str,
+    /// Offset as decimal text.
+    pub offset: &'a str,
+    /// SHA-256 of the canonical envelope.
+    pub payload_hash: &'a [u8; 32],
+}
+
+impl RowIds {
+    /// For one run and feature group.
+    pub fn new(platform_run_id: &str, group_digest: &str) -> Self {
+        RowIds { group_digest: group_digest.to_owned(), platform_run_id: platform_run_id.to_owned(), buffer: String::new() }
+    }
+
+    /// First 16 bytes of BLAKE3 over canonical `{recipe:"ofs.row_id.v1", platform_run_id, event_id,
+    /// topic, partition, offset_kind, offset, payload_hash, feature_group_digest}`; the offset is text,
+    /// the partition a number, as in every slice.
+    pub fn row_id(&mut self, place: RowPlace<'_>) -> [u8; 16] {
+        use std::fmt::Write;
+        let out = &mut self.buffer;
+        out.clear();
+        out.push_str("{\"event_id\":");
+        push_json_string(place.event_id, out);
+        let _ = write!(out, ",\"feature_group_digest\":\"{}\",\"offset\":\"{}\",\"offset_kind\":\"{}\",\"partition\":{},\"payload_hash\":\"", self.group_digest, place.offset, place.offset_kind, place.partition);
+        push_hex(place.payload_hash, out);
+        out.push_str("\",\"platform_run_id\":");
+        push_json_string(&self.platform_run_id, out);
+        out.push_str(",\"recipe\":\"ofs.row_id.v1\",\"topic\":");
+        push_json_string(place.topic, out);
+        out.push('}');
+        let mut id = [0u8; 16];
+        for (slot, byte) in id.iter_mut().zip(blake3::hash(out.as_bytes()).as_bytes()) {
+            *slot = *byte;
+        }
+        id
+    }
+}
+
+fn push_json_string(text: &str, out: &mut String) {
+    if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        out.push_str(&Value::String(text.to_owned()).to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::intent;
+
+    fn sample() -> Value {
+        intent::tests::sample()
+    }
+
+    fn definitions() -> DefinitionDigests {
+        DefinitionDigests { group: "g".repeat(64), vocabulary: "v".repeat(64) }
+    }
+
+    fn id_of(value: &Value) -> DatasetId {
+        let intent = intent::parse(value.to_string().as_bytes()).unwrap();
+        dataset_id(&identity_payload(&intent, &definitions(), &[]))
+    }
+
+    #[test]
+    fn golden_vectors() {
+        assert_eq!(canonical(&json!({"b": 1, "a": {"d": "é", "c": [1, 2]}})), "{\"a\":{\"c\":[1,2],\"d\":\"é\"},\"b\":1}");
+        let id = id_of(&sample());
+        let request = request_hash(&intent::parse(sample().to_string().as_bytes()).unwrap(), &[]);
+        let mut ids = RowIds::new("platform_20260210T122800Z", &"f".repeat(64));
+        let row = hex(&ids.row_id(RowPlace { event_id: "evt_001", topic: "t", partition: 0, offset_kind: "kinesis_sequence", offset: "100", payload_hash: &[0xaa; 32] }));
+        let golden = [
+            (run_key("ofs.phase8.req.001"), "6be3ed997ca84bd9a164bfd46a15f578"),
+            (id.fingerprint, "b4844b53f7100cc23314118a19b901a7a7fae3c6c4f979c52426801307d0306a"),
+            (id.manifest_id, "dm_aae19524b73166c9d32a13186e8ef955"),
+            (request, "593768f483cd8caf1c6664742a9b2667f476646a4a9b83495d03082159af1739"),
+            (row, "f3731198bdf13f95093e276c349c9585"),
+        ];
+        for (found, wanted) in golden {
+            assert_eq!(found, wanted);
+        }
+    }
+
+    #[test]
+    fn a_row_id_is_the_digest_of_canonical_json() {
+        let mut ids = RowIds::new("R", "d");
+        let place = RowPlace { event_id: "e\"\n", topic: "t", partition: 3, offset_kind: "kafka_offset", offset: "7", payload_hash: &[1; 32] };
+        let value = json!({"recipe": "ofs.row_id.v1", "platform_run_id": "R", "event_id": "e\"\n", "topic": "t", "partition": 3, "offset_kind": "kafka_offset", "offset": "7", "payload_hash": "01".repeat(32), "feature_group_digest": "d"});
+        assert_eq!(hex(&ids.row_id(place)), digest(&value).chars().take(32).collect::<String>());
+    }
+
+    #[test]
+    fn the_online_payload_hash_recipe_is_the_archive_writers() {
+        let mut tape = crate::json::Tape::new();
+        let mut scratch = Vec::new();
+        let doc = tape.parse("{\"event_id\":\"e\",\"payload\":{\"amount\":10.0,\"name\":\"é\"}}".as_bytes()).unwrap();
+        assert_eq!(sha256_hex(doc.root().canonical(&mut scratch)), "579e69fedb01e4879ec34ccea5a6cc97db6cb3541a4271f4bf6355b6ba9a0321");
+    }
+
+    #[test]
+    fn spelling_never_reaches_the_identity() {
+        let plain = id_of(&sample());
+        let mut other = sample();
+        other["label_basis"]["label_asof_utc"] = json!("2026-02-10T12:00:00.000+02:00");
+        other["scenario_run_ids"] = json!(["a", "a", "b"]);
+        other["request_id"] = json!("another.request");
+        other["run_facts_ref"] = json!("elsewhere.json");
+        let slice = |start: &str, end: &str| json!({"topic": "t", "partition": 0, "offset_kind": "kafka_offset", "start_offset": start, "end_offset": end});
+        other["replay_basis"] = json!([slice("05", "9"), slice("0", "007")]);
+        assert_eq!(id_of(&other), plain);
+    }
+
+    #[test]
+    fn every_meaning_field_changes_the_identity() {
+        let plain = id_of(&sample());
+        let changes: [(&str, Value); 14] = [
+            ("/intent_kind", json!("parity_rebuild")), ("/platform_run_id", json!("other_run")), ("/scenario_run_ids", json!(["a"])),
+            ("/replay_basis/0/end_offset", json!("8")), ("/replay_basis/0/topic", json!("u")), ("/label_basis/label_asof_utc", json!("2026-02-10T10:00:00.000001Z")),
+            ("/label_basis/maturity_days", json!(8)), ("/feature_definition_set/feature_set_id", json!("x")), ("/feature_definition_set/feature_set_version", json!("v2")),
+            ("/join_scope/required_output_ids", json!(["a"])), ("/filters/country", json!(["FR"])), ("/policy_revision", json!("p1")), ("/config_revision", json!("c1")),
+            ("/ofs_code_release_id", json!("git:2")),
+        ];
+        let mut seen = std::collections::BTreeSet::from([plain.manifest_id]);
+        for (pointer, new) in changes {
+            let mut value = sample();
+            *value.pointer_mut(pointer).unwrap() = new;
+            assert!(seen.insert(id_of(&value).manifest_id), "{pointer}");
+        }
+        let mut value = sample();
+        value["non_training_allowed"] = json!(true);
+        assert!(seen.insert(id_of(&value).manifest_id));
+        let intent = intent::parse(sample().to_string().as_bytes()).unwrap();
+        let with = |definitions: &DefinitionDigests, superseded: &[String]| dataset_id(&identity_payload(&intent, definitions, superseded)).manifest_id;
+        assert!(seen.insert(with(&DefinitionDigests { group: "h".into(), ..definitions() }, &[])));
+        assert!(seen.insert(with(&DefinitionDigests { vocabulary: "h".into(), ..definitions() }, &[])));
+        assert!(seen.insert(with(&definitions(), &["dm_1".into()])));
+    }
+}
