@@ -26,13 +26,17 @@ struct Reason {
 }
 
 fn camel(code: &str) -> String {
-    code.split('_').map(|word| word.chars().enumerate().map(|(i, c)| if i == 0 { c } else { c.to_ascii_lowercase() }).collect::<String>()).collect()
+    code.split('_')
+        .map(|word| word.chars().enumerate().map(|(i, c)| if i == 0 { c } else { c.to_ascii_lowercase() }).collect::<String>())
+        .collect()
 }
 
 fn reasons(root: &Path) -> String {
     let text = fs::read_to_string(root.join("contracts/reasons.toml")).expect("contracts/reasons.toml is readable");
     let reasons: Reasons = toml::from_str(&text).expect("contracts/reasons.toml parses");
-    let mut out = String::from("/// Every reason code (made from `contracts/reasons.toml`).\n#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]\npub enum ReasonCode {\n");
+    let mut out = String::from(
+        "/// Every reason code (made from `contracts/reasons.toml`).\n#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]\npub enum ReasonCode {\n",
+    );
     for r in &reasons.reason {
         let _ = writeln!(out, "    /// {}\n    {},", r.meaning.replace('[', "\\["), camel(&r.code));
     }
@@ -70,7 +74,8 @@ fn walk(dir: &Path, into: &mut Vec<PathBuf>) {
 }
 
 fn embedded(root: &Path) -> String {
-    let mut out = String::from("/// Every file below `contracts/` and `fixtures/`: (path, bytes).\npub static EMBEDDED: &[(&str, &[u8])] = &[\n");
+    let mut out =
+        String::from("/// Every file below `contracts/` and `fixtures/`: (path, bytes).\npub static EMBEDDED: &[(&str, &[u8])] = &[\n");
     for top in ["contracts", "fixtures"] {
         let mut files = Vec::new();
         walk(&root.join(top), &mut files);

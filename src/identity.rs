@@ -183,7 +183,11 @@ impl RowIds {
         out.clear();
         out.push_str("{\"event_id\":");
         push_json_string(place.event_id, out);
-        let _ = write!(out, ",\"feature_group_digest\":\"{}\",\"offset\":\"{}\",\"offset_kind\":\"{}\",\"partition\":{},\"payload_hash\":\"", self.group_digest, place.offset, place.offset_kind, place.partition);
+        let _ = write!(
+            out,
+            ",\"feature_group_digest\":\"{}\",\"offset\":\"{}\",\"offset_kind\":\"{}\",\"partition\":{},\"payload_hash\":\"",
+            self.group_digest, place.offset, place.offset_kind, place.partition
+        );
         push_hex(place.payload_hash, out);
         out.push_str("\",\"platform_run_id\":");
         push_json_string(&self.platform_run_id, out);
@@ -232,7 +236,14 @@ mod tests {
         let id = id_of(&sample());
         let request = request_hash(&intent::parse(sample().to_string().as_bytes()).unwrap(), &[]);
         let mut ids = RowIds::new("platform_20260210T122800Z", &"f".repeat(64));
-        let row = hex(&ids.row_id(RowPlace { event_id: "evt_001", topic: "t", partition: 0, offset_kind: "kinesis_sequence", offset: "100", payload_hash: &[0xaa; 32] }));
+        let row = hex(&ids.row_id(RowPlace {
+            event_id: "evt_001",
+            topic: "t",
+            partition: 0,
+            offset_kind: "kinesis_sequence",
+            offset: "100",
+            payload_hash: &[0xaa; 32],
+        }));
         let golden = [
             (run_key("ofs.phase8.req.001"), "6be3ed997ca84bd9a164bfd46a15f578"),
             (id.fingerprint, "b4844b53f7100cc23314118a19b901a7a7fae3c6c4f979c52426801307d0306a"),
@@ -248,7 +259,8 @@ mod tests {
     #[test]
     fn a_row_id_is_the_digest_of_canonical_json() {
         let mut ids = RowIds::new("R", "d");
-        let place = RowPlace { event_id: "e\"\n", topic: "t", partition: 3, offset_kind: "kafka_offset", offset: "7", payload_hash: &[1; 32] };
+        let place =
+            RowPlace { event_id: "e\"\n", topic: "t", partition: 3, offset_kind: "kafka_offset", offset: "7", payload_hash: &[1; 32] };
         let value = json!({"recipe": "ofs.row_id.v1", "platform_run_id": "R", "event_id": "e\"\n", "topic": "t", "partition": 3, "offset_kind": "kafka_offset", "offset": "7", "payload_hash": "01".repeat(32), "feature_group_digest": "d"});
         assert_eq!(hex(&ids.row_id(place)), digest(&value).chars().take(32).collect::<String>());
     }
@@ -278,10 +290,19 @@ mod tests {
     fn every_meaning_field_changes_the_identity() {
         let plain = id_of(&sample());
         let changes: [(&str, Value); 14] = [
-            ("/intent_kind", json!("parity_rebuild")), ("/platform_run_id", json!("other_run")), ("/scenario_run_ids", json!(["a"])),
-            ("/replay_basis/0/end_offset", json!("8")), ("/replay_basis/0/topic", json!("u")), ("/label_basis/label_asof_utc", json!("2026-02-10T10:00:00.000001Z")),
-            ("/label_basis/maturity_days", json!(8)), ("/feature_definition_set/feature_set_id", json!("x")), ("/feature_definition_set/feature_set_version", json!("v2")),
-            ("/join_scope/required_output_ids", json!(["a"])), ("/filters/country", json!(["FR"])), ("/policy_revision", json!("p1")), ("/config_revision", json!("c1")),
+            ("/intent_kind", json!("parity_rebuild")),
+            ("/platform_run_id", json!("other_run")),
+            ("/scenario_run_ids", json!(["a"])),
+            ("/replay_basis/0/end_offset", json!("8")),
+            ("/replay_basis/0/topic", json!("u")),
+            ("/label_basis/label_asof_utc", json!("2026-02-10T10:00:00.000001Z")),
+            ("/label_basis/maturity_days", json!(8)),
+            ("/feature_definition_set/feature_set_id", json!("x")),
+            ("/feature_definition_set/feature_set_version", json!("v2")),
+            ("/join_scope/required_output_ids", json!(["a"])),
+            ("/filters/country", json!(["FR"])),
+            ("/policy_revision", json!("p1")),
+            ("/config_revision", json!("c1")),
             ("/ofs_code_release_id", json!("git:2")),
         ];
         let mut seen = std::collections::BTreeSet::from([plain.manifest_id]);
@@ -294,7 +315,9 @@ mod tests {
         value["non_training_allowed"] = json!(true);
         assert!(seen.insert(id_of(&value).manifest_id));
         let intent = intent::parse(sample().to_string().as_bytes()).unwrap();
-        let with = |definitions: &DefinitionDigests, superseded: &[String]| dataset_id(&identity_payload(&intent, definitions, superseded)).manifest_id;
+        let with = |definitions: &DefinitionDigests, superseded: &[String]| {
+            dataset_id(&identity_payload(&intent, definitions, superseded)).manifest_id
+        };
         assert!(seen.insert(with(&DefinitionDigests { group: "h".into(), ..definitions() }, &[])));
         assert!(seen.insert(with(&DefinitionDigests { vocabulary: "h".into(), ..definitions() }, &[])));
         assert!(seen.insert(with(&definitions(), &["dm_1".into()])));

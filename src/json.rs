@@ -98,7 +98,14 @@ impl Tape {
         let text = std::str::from_utf8(text).map_err(|e| error("not UTF-8", e.valid_up_to()))?;
         self.nodes.clear();
         self.duplicate = None;
-        let mut scan = Scan { text: text.as_bytes(), at: 0, rough: None, nodes: &mut self.nodes, keys: &mut self.keys, duplicate: &mut self.duplicate };
+        let mut scan = Scan {
+            text: text.as_bytes(),
+            at: 0,
+            rough: None,
+            nodes: &mut self.nodes,
+            keys: &mut self.keys,
+            duplicate: &mut self.duplicate,
+        };
         scan.space();
         scan.value(0)?;
         scan.space();
@@ -366,7 +373,10 @@ impl Scan<'_> {
             return;
         }
         let found = if keys.len() <= PAIRWISE_KEYS && !escaped {
-            keys.iter().enumerate().find(|(i, key)| keys.iter().skip(i + 1).any(|other| self.bytes(*other) == self.bytes(**key))).map(|(_, k)| k.0)
+            keys.iter()
+                .enumerate()
+                .find(|(i, key)| keys.iter().skip(i + 1).any(|other| self.bytes(*other) == self.bytes(**key)))
+                .map(|(_, k)| k.0)
         } else {
             let mut all: Vec<(Cow<'_, str>, u32)> = keys.iter().map(|k| (unescape(self.bytes(*k)), k.0)).collect();
             all.sort();
@@ -406,7 +416,8 @@ fn unescape(raw: &[u8]) -> Cow<'_, str> {
                     let low = {
                         chars.next();
                         chars.next();
-                        let mut unit = || -> u32 { (0..4).fold(0, |code, _| code * 16 + chars.next().and_then(|c| c.to_digit(16)).unwrap_or(0)) };
+                        let mut unit =
+                            || -> u32 { (0..4).fold(0, |code, _| code * 16 + chars.next().and_then(|c| c.to_digit(16)).unwrap_or(0)) };
                         unit()
                     };
                     code = 0x10000 + ((code - 0xd800) << 10) + low.saturating_sub(0xdc00);
@@ -450,7 +461,14 @@ impl<'t> Doc<'t> {
 
 impl<'t> Item<'t> {
     fn node(self) -> Node {
-        self.doc.tape.nodes.get(self.at).copied().unwrap_or(Node { kind: Kind::Null, escaped: false, canonical: false, start: 0, end: 0, next: u32::MAX })
+        self.doc.tape.nodes.get(self.at).copied().unwrap_or(Node {
+            kind: Kind::Null,
+            escaped: false,
+            canonical: false,
+            start: 0,
+            end: 0,
+            next: u32::MAX,
+        })
     }
 
     /// What kind of value this is.
@@ -641,7 +659,10 @@ mod tests {
 
     #[test]
     fn canonical_text_sorts_keys_keeps_number_tokens_and_escapes_to_ascii() {
-        assert_eq!(canon(r#"{"b": 10.0, "a": 1e1, "é": "\u00E9\/x", "a\u0000": [ 1 , -0 ]}"#), "{\"a\":1e1,\"a\\u0000\":[1,-0],\"b\":10.0,\"\\u00e9\":\"\\u00e9/x\"}");
+        assert_eq!(
+            canon(r#"{"b": 10.0, "a": 1e1, "é": "\u00E9\/x", "a\u0000": [ 1 , -0 ]}"#),
+            "{\"a\":1e1,\"a\\u0000\":[1,-0],\"b\":10.0,\"\\u00e9\":\"\\u00e9/x\"}"
+        );
         assert_eq!(canon("\"\u{1f600}\u{7f}\""), "\"\\ud83d\\ude00\\u007f\"");
     }
 
@@ -665,7 +686,9 @@ mod tests {
 
     #[test]
     fn hostile_text_is_refused_with_its_place() {
-        for text in ["", "{", "[1,]", "{\"a\":1,}", "01", "1.", "+1", "nul", "\"\\x\"", "\"\\ud800\"", "\"\t\"", "1 2", "NaN", "{1:2}", "\"abc"] {
+        for text in
+            ["", "{", "[1,]", "{\"a\":1,}", "01", "1.", "+1", "nul", "\"\\x\"", "\"\\ud800\"", "\"\t\"", "1 2", "NaN", "{1:2}", "\"abc"]
+        {
             assert!(Tape::new().parse(text.as_bytes()).is_err(), "{text}");
         }
         assert!(Tape::new().parse(&[b'"', 0xff, b'"']).is_err());
@@ -675,7 +698,12 @@ mod tests {
 
     #[test]
     fn duplicate_keys_are_seen_at_any_depth_and_spelling() {
-        for (text, key) in [(r#"{"a":1,"a":2}"#, Some("a")), (r#"{"x":[{"k":1,"j":2,"k":3}]}"#, Some("k")), (r#"{"a":1,"\u0061":2}"#, Some("a")), (r#"{"a":1,"b":{"a":1}}"#, None)] {
+        for (text, key) in [
+            (r#"{"a":1,"a":2}"#, Some("a")),
+            (r#"{"x":[{"k":1,"j":2,"k":3}]}"#, Some("k")),
+            (r#"{"a":1,"\u0061":2}"#, Some("a")),
+            (r#"{"a":1,"b":{"a":1}}"#, None),
+        ] {
             let mut tape = Tape::new();
             assert_eq!(tape.parse(text.as_bytes()).unwrap().duplicate_key().as_deref(), key, "{text}");
         }

@@ -1,1 +1,3 @@
-fn main(){}
+//! The `ofs` program.
+
+fn main() {}

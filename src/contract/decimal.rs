@@ -73,7 +73,8 @@ impl<'t> Token<'t> {
         if trimmed.is_empty() {
             return "0".into();
         }
-        let exponent = self.exponent - i64::try_from(self.fraction.len()).unwrap_or(0) + i64::try_from(kept.len() - trimmed.len()).unwrap_or(0);
+        let exponent =
+            self.exponent - i64::try_from(self.fraction.len()).unwrap_or(0) + i64::try_from(kept.len() - trimmed.len()).unwrap_or(0);
         format!("{}{trimmed}e{exponent}", if self.negative { "-" } else { "" })
     }
 }

@@ -120,7 +120,9 @@ pub fn parse(bytes: &[u8]) -> Result<RunFacts, Problem> {
     let pins = root.get("pins").filter(|p| p.kind() == Kind::Object).ok_or_else(|| Problem::new(CODE, "pins", "expected an object"))?;
     let agreed = |key: &str| -> Result<Option<String>, Problem> {
         match (text(root, key), text(pins, key)) {
-            (Some(a), Some(b)) if a != b => Err(Problem::new(ReasonCode::RunScopeInvalid, key, format!("the run facts say {a}, their pins {b}"))),
+            (Some(a), Some(b)) if a != b => {
+                Err(Problem::new(ReasonCode::RunScopeInvalid, key, format!("the run facts say {a}, their pins {b}")))
+            }
             (a, b) => Ok(a.or(b)),
         }
     };
@@ -129,7 +131,9 @@ pub fn parse(bytes: &[u8]) -> Result<RunFacts, Problem> {
     let mut locators = Vec::new();
     for (i, item) in array(root, "locators")?.into_iter().enumerate() {
         let path = format!("locators[{i}]");
-        let need = |key: &str| text(item, key).ok_or_else(|| Problem::new(ReasonCode::NoPassNoRead, format!("{path}.{key}"), "required, but missing"));
+        let need = |key: &str| {
+            text(item, key).ok_or_else(|| Problem::new(ReasonCode::NoPassNoRead, format!("{path}.{key}"), "required, but missing"))
+        };
         locators.push(Locator {
             output_id: need("output_id")?,
             path: need("path")?,
@@ -141,14 +145,23 @@ pub fn parse(bytes: &[u8]) -> Result<RunFacts, Problem> {
     let mut gates = Vec::new();
     for (i, item) in array(root, "gate_receipts")?.into_iter().enumerate() {
         let path = format!("gate_receipts[{i}]");
-        gates.push(GateReceipt { gate_id: text(item, "gate_id").unwrap_or_default(), pass: status(item, &path)?, manifest_fingerprint: item.get("scope").and_then(|s| text(s, "manifest_fingerprint")) });
+        gates.push(GateReceipt {
+            gate_id: text(item, "gate_id").unwrap_or_default(),
+            pass: status(item, &path)?,
+            manifest_fingerprint: item.get("scope").and_then(|s| text(s, "manifest_fingerprint")),
+        });
     }
     let mut instances = Vec::new();
     for (i, item) in array(root, "instance_receipts")?.into_iter().enumerate() {
         let path = format!("instance_receipts[{i}]");
         let output_id = text(item, "output_id").ok_or_else(|| Problem::new(CODE, format!("{path}.output_id"), "required, but missing"))?;
         let target_digest = digest(item.get("target_digest"), &format!("{path}.target_digest"))?;
-        instances.push(InstanceReceipt { output_id, pass: status(item, &path)?, path: item.get("target_ref").and_then(|t| text(t, "path")), target_digest });
+        instances.push(InstanceReceipt {
+            output_id,
+            pass: status(item, &path)?,
+            path: item.get("target_ref").and_then(|t| text(t, "path")),
+            target_digest,
+        });
     }
     Ok(RunFacts { platform_run_id, scenario_run_id, manifest_fingerprint: text(pins, "manifest_fingerprint"), locators, gates, instances })
 }
@@ -163,7 +176,8 @@ impl RunFacts {
     pub fn passed(&self, output_id: &str) -> Result<&Locator, Problem> {
         let refuse = |code, message: String| Problem::new(code, format!("locators.{output_id}"), message);
         let mut found = self.locators.iter().filter(|l| l.output_id == output_id);
-        let locator = found.next().ok_or_else(|| refuse(ReasonCode::NoPassNoRead, "the run facts have no locator for this output".into()))?;
+        let locator =
+            found.next().ok_or_else(|| refuse(ReasonCode::NoPassNoRead, "the run facts have no locator for this output".into()))?;
         if found.any(|other| other != locator) {
             return Err(refuse(ReasonCode::AmbiguousInput, "two different locators; nothing says which one is meant".into()));
         }
@@ -189,7 +203,10 @@ impl RunFacts {
         for receipt in of_this {
             if let (Some(checked), Some(named)) = (&receipt.target_digest, &locator.content_digest) {
                 if checked != named {
-                    return Err(refuse(ReasonCode::OutputDigestMismatch, format!("the receipt checked {}:{}, the locator names {}:{}", checked.0, checked.1, named.0, named.1)));
+                    return Err(refuse(
+                        ReasonCode::OutputDigestMismatch,
+                        format!("the receipt checked {}:{}, the locator names {}:{}", checked.0, checked.1, named.0, named.1),
+                    ));
                 }
             }
         }
@@ -220,17 +237,36 @@ mod tests {
     fn an_instance_receipt_outranks_a_gate() {
         assert_eq!(verdict(|_| ()), Ok("R/o.json".into()));
         assert_eq!(verdict(|v| v["instance_receipts"][0]["status"] = json!("FAIL")), Err(ReasonCode::NoPassNoRead));
-        assert_eq!(verdict(|v| { v["instance_receipts"] = json!([]); v["gate_receipts"][0]["status"] = json!("FAIL") }), Err(ReasonCode::NoPassNoRead));
+        assert_eq!(
+            verdict(|v| {
+                v["instance_receipts"] = json!([]);
+                v["gate_receipts"][0]["status"] = json!("FAIL")
+            }),
+            Err(ReasonCode::NoPassNoRead)
+        );
         assert_eq!(verdict(|v| v["instance_receipts"] = json!([])), Ok("R/o.json".into()));
         assert_eq!(verdict(|v| v["gate_receipts"][0]["status"] = json!("FAIL")), Ok("R/o.json".into()));
         assert_eq!(verdict(|v| v["instance_receipts"][0]["target_ref"]["path"] = json!("R/other.json")), Err(ReasonCode::NoPassNoRead));
-        assert_eq!(verdict(|v| { v["instance_receipts"] = json!([]); v["gate_receipts"] = json!([]) }), Err(ReasonCode::NoPassNoRead));
+        assert_eq!(
+            verdict(|v| {
+                v["instance_receipts"] = json!([]);
+                v["gate_receipts"] = json!([])
+            }),
+            Err(ReasonCode::NoPassNoRead)
+        );
     }
 
     #[test]
     fn locators_must_be_there_once_and_with_the_checked_digest() {
         assert_eq!(verdict(|v| v["locators"] = json!([])), Err(ReasonCode::NoPassNoRead));
-        assert_eq!(verdict(|v| { let mut twin = v["locators"][0].clone(); twin["path"] = json!("R/p.json"); v["locators"].as_array_mut().unwrap().push(twin) }), Err(ReasonCode::AmbiguousInput));
+        assert_eq!(
+            verdict(|v| {
+                let mut twin = v["locators"][0].clone();
+                twin["path"] = json!("R/p.json");
+                v["locators"].as_array_mut().unwrap().push(twin)
+            }),
+            Err(ReasonCode::AmbiguousInput)
+        );
         assert_eq!(verdict(|v| v["locators"][0]["content_digest"]["hex"] = json!("bb")), Err(ReasonCode::OutputDigestMismatch));
         assert_eq!(verdict(|v| v["pins"]["platform_run_id"] = json!("Q")), Err(ReasonCode::RunScopeInvalid));
         assert_eq!(verdict(|v| v["pins"] = json!(5)), Err(ReasonCode::RunFactsUnavailable));

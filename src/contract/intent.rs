@@ -252,7 +252,14 @@ pub struct Refused {
 /// All problems at once, in the order of the contract's fields; the first one gives the reason code.
 pub fn parse(text: &[u8]) -> Result<Intent, Box<Refused>> {
     let mut tape = Tape::new();
-    let schema = |message: String| Box::new(Refused { request_id: None, platform_run_id: None, intent_kind: None, problems: vec![Problem::new(ReasonCode::SchemaInvalid, "", message)] });
+    let schema = |message: String| {
+        Box::new(Refused {
+            request_id: None,
+            platform_run_id: None,
+            intent_kind: None,
+            problems: vec![Problem::new(ReasonCode::SchemaInvalid, "", message)],
+        })
+    };
     let doc = tape.parse(text).map_err(|e| schema(format!("not a JSON document: {e}")))?;
     let root = doc.root();
     if root.kind() != json::Kind::Object {
@@ -280,8 +287,22 @@ pub fn request_id_valid(id: &str) -> bool {
 }
 
 const FIELDS: [&str; 16] = [
-    "schema_version", "request_id", "intent_kind", "platform_run_id", "scenario_run_ids", "replay_basis", "label_basis", "feature_definition_set", "join_scope", "filters",
-    "run_facts_ref", "policy_revision", "config_revision", "ofs_code_release_id", "parity_anchor_ref", "non_training_allowed",
+    "schema_version",
+    "request_id",
+    "intent_kind",
+    "platform_run_id",
+    "scenario_run_ids",
+    "replay_basis",
+    "label_basis",
+    "feature_definition_set",
+    "join_scope",
+    "filters",
+    "run_facts_ref",
+    "policy_revision",
+    "config_revision",
+    "ofs_code_release_id",
+    "parity_anchor_ref",
+    "non_training_allowed",
 ];
 
 struct Reader {
@@ -337,7 +358,11 @@ impl Reader {
         let kind = self.kind(root);
         let platform_run_id = self.text(root, "platform_run_id", "", C::SchemaInvalid);
         if platform_run_id.as_deref().is_some_and(|id| !path_safe(id)) {
-            self.problem(C::SchemaInvalid, "platform_run_id", "expected letters, digits and `_ . : -`, since it names a folder of the store");
+            self.problem(
+                C::SchemaInvalid,
+                "platform_run_id",
+                "expected letters, digits and `_ . : -`, since it names a folder of the store",
+            );
         }
         let scenario_run_ids = self.scenarios(root);
         let basis = self.basis(root);
@@ -354,7 +379,8 @@ impl Reader {
         let policy_revision = self.text(root, "policy_revision", "", C::PolicyRevisionMissing);
         let config_revision = self.text(root, "config_revision", "", C::ConfigRevisionMissing);
         let code_release = self.text(root, "ofs_code_release_id", "", C::CodeReleaseMissing);
-        let parity_anchor_ref = if root.get("parity_anchor_ref").is_some() { self.text(root, "parity_anchor_ref", "", C::ParityAnchorInvalid) } else { None };
+        let parity_anchor_ref =
+            if root.get("parity_anchor_ref").is_some() { self.text(root, "parity_anchor_ref", "", C::ParityAnchorInvalid) } else { None };
         let non_training_allowed = match root.get("non_training_allowed") {
             None => false,
             Some(item) => item.bool().unwrap_or_else(|| {
@@ -515,10 +541,15 @@ impl Reader {
 
     fn scope(&mut self, join_scope: &Map<String, Value>, filters: &Map<String, Value>, kind: Option<IntentKind>) -> Scope {
         use ReasonCode as C;
-        let required_outputs = self.names(join_scope.get("required_output_ids"), "join_scope.required_output_ids", C::SchemaInvalid).unwrap_or_default();
+        let required_outputs =
+            self.names(join_scope.get("required_output_ids"), "join_scope.required_output_ids", C::SchemaInvalid).unwrap_or_default();
         if let Some(subject) = join_scope.get("subject_key") {
             if subject.as_str().map(|s| s.replace(' ', "")) != Some("platform_run_id,event_id".into()) {
-                self.problem(C::SubjectMappingMissing, "join_scope.subject_key", "expected `platform_run_id,event_id`, the only subject that labels can be joined by");
+                self.problem(
+                    C::SubjectMappingMissing,
+                    "join_scope.subject_key",
+                    "expected `platform_run_id,event_id`, the only subject that labels can be joined by",
+                );
             }
         }
         let coverage = self.coverage(filters.get("label_coverage_policy"));
@@ -527,15 +558,24 @@ impl Reader {
             .or_else(|| self.names(join_scope.get("label_types"), "join_scope.label_types", C::LabelPolicyInvalid))
             .unwrap_or_else(|| coverage.min_coverage.keys().cloned().collect());
         if declared.is_empty() && kind == Some(IntentKind::DatasetBuild) {
-            self.problem(C::LabelTypeScopeUnresolved, "filters.label_types", "no label type is declared here, in join_scope.label_types, or by a coverage threshold");
+            self.problem(
+                C::LabelTypeScopeUnresolved,
+                "filters.label_types",
+                "no label type is declared here, in join_scope.label_types, or by a coverage threshold",
+            );
         }
-        let row_filters = filters.iter().filter(|(key, _)| *key != "label_types" && *key != "label_coverage_policy").filter_map(|(field, value)| self.row_filter(field, value)).collect();
+        let row_filters = filters
+            .iter()
+            .filter(|(key, _)| *key != "label_types" && *key != "label_coverage_policy")
+            .filter_map(|(field, value)| self.row_filter(field, value))
+            .collect();
         Scope { required_outputs, label_types: declared, coverage, row_filters }
     }
 
     fn names(&mut self, value: Option<&Value>, path: &str, code: ReasonCode) -> Option<Vec<String>> {
         let value = value?;
-        let names: Option<Vec<String>> = value.as_array().and_then(|list| list.iter().map(|v| v.as_str().filter(|s| !s.trim().is_empty()).map(str::to_owned)).collect());
+        let names: Option<Vec<String>> =
+            value.as_array().and_then(|list| list.iter().map(|v| v.as_str().filter(|s| !s.trim().is_empty()).map(str::to_owned)).collect());
         match names {
             Some(mut names) => {
                 names.sort();
@@ -592,7 +632,11 @@ impl Reader {
             Value::Array(list) if !list.is_empty() && list.iter().all(scalar) => list.clone(),
             other if scalar(other) => vec![other.clone()],
             _ => {
-                self.problem(ReasonCode::FilterInvalid, &format!("filters.{field}"), "expected a scalar, or a list of scalars that is not empty");
+                self.problem(
+                    ReasonCode::FilterInvalid,
+                    &format!("filters.{field}"),
+                    "expected a scalar, or a list of scalars that is not empty",
+                );
                 return None;
             }
         };
@@ -620,7 +664,9 @@ fn merge(mut slices: Vec<Slice>) -> Vec<Slice> {
     let mut merged: Vec<Slice> = Vec::with_capacity(slices.len());
     for slice in slices {
         match merged.last_mut() {
-            Some(last) if last.lane == slice.lane && slice.range.start <= last.range.end.next() => last.range.end = last.range.end.max(slice.range.end),
+            Some(last) if last.lane == slice.lane && slice.range.start <= last.range.end.next() => {
+                last.range.end = last.range.end.max(slice.range.end)
+            }
             _ => merged.push(slice),
         }
     }
@@ -719,7 +765,10 @@ pub(crate) mod tests {
             slice(|s| s["partition"] = json!(true)),
             slice(|s| s["start_offset"] = json!(0)),
             slice(|s| s["start_offset"] = json!("-1")),
-            slice(|s| { s["start_offset"] = json!("5"); s["end_offset"] = json!("1") }),
+            slice(|s| {
+                s["start_offset"] = json!("5");
+                s["end_offset"] = json!("1")
+            }),
             slice(|s| s["offset_kind"] = json!("pulsar")),
             slice(|s| s["end_offset"] = json!("9223372036854775808")),
             slice(|s| s["topic"] = json!("../x")),
@@ -744,8 +793,14 @@ pub(crate) mod tests {
         assert_eq!(refused(|v| v["label_basis"]["resolution_rule"] = json!("latest")).0, ReasonCode::RuleNotSupported);
         assert_eq!(refused(|v| v["label_basis"]["maturity_days"] = json!(-1)).0, ReasonCode::LabelPolicyInvalid);
         assert_eq!(refused(|v| v["filters"] = json!({})).0, ReasonCode::LabelTypeScopeUnresolved);
-        assert_eq!(refused(|v| v["filters"]["label_coverage_policy"] = json!({"max_conflict_ratio": 1.5})).0, ReasonCode::LabelPolicyInvalid);
-        assert_eq!(refused(|v| v["filters"]["label_coverage_policy"] = json!({"min_coverage_by_label_type": {"a": "x"}})).0, ReasonCode::LabelPolicyInvalid);
+        assert_eq!(
+            refused(|v| v["filters"]["label_coverage_policy"] = json!({"max_conflict_ratio": 1.5})).0,
+            ReasonCode::LabelPolicyInvalid
+        );
+        assert_eq!(
+            refused(|v| v["filters"]["label_coverage_policy"] = json!({"min_coverage_by_label_type": {"a": "x"}})).0,
+            ReasonCode::LabelPolicyInvalid
+        );
         assert_eq!(refused(|v| v["filters"]["country"] = json!({"x": 1})).0, ReasonCode::FilterInvalid);
         assert_eq!(refused(|v| v["join_scope"]["subject_key"] = json!("account_id")).0, ReasonCode::SubjectMappingMissing);
     }

@@ -40,5 +40,9 @@ impl std::fmt::Display for Problem {
 
 /// Whether a token may be a path segment of ours: letters, digits, `_ . : -`, not a dot name.
 pub fn path_safe(token: &str) -> bool {
-    !token.is_empty() && token.len() <= 249 && token != "." && token != ".." && token.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-'))
+    !token.is_empty()
+        && token.len() <= 249
+        && token != "."
+        && token != ".."
+        && token.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-'))
 }

@@ -268,7 +268,8 @@ fn default_vocabulary() -> BTreeMap<String, Vec<String>> {
 /// definition makes no sense, `AMBIGUOUS_INPUT` where one name and version stand twice (O167).
 pub fn parse(text: &str) -> Result<Profile, Problem> {
     let unresolved = |message: String| Problem::new(ReasonCode::FeatureProfileUnresolved, "", message);
-    let raw: RawProfile = serde_saphyr::from_str(text).map_err(|e| unresolved(format!("not a feature authority: {}", first_line(&e.to_string()))))?;
+    let raw: RawProfile =
+        serde_saphyr::from_str(text).map_err(|e| unresolved(format!("not a feature authority: {}", first_line(&e.to_string()))))?;
     for (field, value) in [("policy_id", &raw.policy_id), ("revision", &raw.revision)] {
         if value.trim().is_empty() {
             return Err(unresolved(format!("{field} is blank")));
@@ -282,16 +283,30 @@ pub fn parse(text: &str) -> Result<Profile, Problem> {
     for (i, group) in raw.feature_groups.into_iter().enumerate() {
         let path = format!("feature_groups[{i}]");
         if !seen.insert((group.name.clone(), group.version.clone())) {
-            return Err(Problem::new(ReasonCode::AmbiguousInput, path, format!("{} {} is defined twice; nothing says which one is meant", group.name, group.version)));
+            return Err(Problem::new(
+                ReasonCode::AmbiguousInput,
+                path,
+                format!("{} {} is defined twice; nothing says which one is meant", group.name, group.version),
+            ));
         }
         groups.push(read_group(group, &path)?);
     }
     let vocabulary = read_vocabulary(raw.label_types)?;
     let content_digest = online_digest(&raw.policy_id, &raw.revision, &groups);
     if raw.content_digest.as_deref().is_some_and(|declared| !declared.eq_ignore_ascii_case(&content_digest)) {
-        return Err(unresolved(format!("the file declares content_digest {}, but its groups have {content_digest}", raw.content_digest.unwrap_or_default())));
+        return Err(unresolved(format!(
+            "the file declares content_digest {}, but its groups have {content_digest}",
+            raw.content_digest.unwrap_or_default()
+        )));
     }
-    Ok(Profile { policy_id: raw.policy_id, revision: raw.revision, vocabulary, groups, declared_content_digest: raw.content_digest, content_digest })
+    Ok(Profile {
+        policy_id: raw.policy_id,
+        revision: raw.revision,
+        vocabulary,
+        groups,
+        declared_content_digest: raw.content_digest,
+        content_digest,
+    })
 }
 
 fn first_line(text: &str) -> &str {
@@ -304,7 +319,11 @@ fn read_vocabulary(raw: Option<BTreeMap<String, Vec<String>>>) -> Result<BTreeMa
     for (name, mut values) in raw {
         let path = format!("label_types.{name}");
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-            return Err(Problem::new(ReasonCode::FeatureDefinitionInvalid, path, "a label type names columns: expected letters, digits and `_`"));
+            return Err(Problem::new(
+                ReasonCode::FeatureDefinitionInvalid,
+                path,
+                "a label type names columns: expected letters, digits and `_`",
+            ));
         }
         let count = values.len();
         values.sort();
@@ -347,7 +366,10 @@ fn read_group(raw: RawGroup, path: &str) -> Result<Group, Problem> {
     let mut windows: Vec<Window> = Vec::new();
     for (i, window) in raw.windows.unwrap_or_else(defaults).into_iter().enumerate() {
         let at = format!("{path}.windows[{i}]");
-        let span = |field: &str, text: &str| duration(text).ok_or_else(|| bad(format!("{at}.{field}"), format!("expected a count of s, m, h or d, like 24h, found `{text}`")));
+        let span = |field: &str, text: &str| {
+            duration(text)
+                .ok_or_else(|| bad(format!("{at}.{field}"), format!("expected a count of s, m, h or d, like 24h, found `{text}`")))
+        };
         let (duration_us, ttl_us) = (span("duration", &window.duration)?, span("ttl", &window.ttl)?);
         if ttl_us < duration_us {
             return Err(bad(at, format!("ttl {} is shorter than duration {}", window.ttl, window.duration)));
@@ -367,7 +389,12 @@ fn read_features(raw: Option<Vec<RawFeature>>, path: &str) -> Result<Vec<Feature
     let Some(raw) = raw else {
         return Ok(vec![
             Feature { name: "event_count".into(), agg: Agg::Count, input: None, conditions: BTreeMap::new() },
-            Feature { name: "amount_sum".into(), agg: Agg::Sum, input: Some(("amount".into(), FieldType::Decimal(38, 6))), conditions: BTreeMap::new() },
+            Feature {
+                name: "amount_sum".into(),
+                agg: Agg::Sum,
+                input: Some(("amount".into(), FieldType::Decimal(38, 6))),
+                conditions: BTreeMap::new(),
+            },
         ]);
     };
     raw.into_iter().enumerate().map(|(i, feature)| read_feature(feature, &format!("{path}.features[{i}]"))).collect()
@@ -376,10 +403,15 @@ fn read_features(raw: Option<Vec<RawFeature>>, path: &str) -> Result<Vec<Feature
 fn read_feature(raw: RawFeature, path: &str) -> Result<Feature, Problem> {
     let bad = |message: String| Problem::new(ReasonCode::FeatureDefinitionInvalid, path, message);
     let agg = Agg::parse(&raw.agg).ok_or_else(|| {
-        let hint = crate::text::nearest(&raw.agg, Agg::ALL.iter().map(|(_, n)| *n)).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+        let hint =
+            crate::text::nearest(&raw.agg, Agg::ALL.iter().map(|(_, n)| *n)).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
         bad(format!("unknown agg `{}`{hint}", raw.agg))
     })?;
-    let field_type = raw.type_name.as_deref().map(|t| FieldType::parse(t).ok_or_else(|| bad(format!("unknown type `{t}`; known are int64, float64, decimal(p,s), utf8, bool")))).transpose()?;
+    let field_type = raw
+        .type_name
+        .as_deref()
+        .map(|t| FieldType::parse(t).ok_or_else(|| bad(format!("unknown type `{t}`; known are int64, float64, decimal(p,s), utf8, bool"))))
+        .transpose()?;
     let input = match (agg, raw.field, field_type) {
         (Agg::SecondsSincePrevious, None, None) | (Agg::Count, None, None) => None,
         (Agg::SecondsSincePrevious, ..) => return Err(bad("seconds_since_previous reads no field and has no type".into())),
@@ -467,7 +499,10 @@ impl Profile {
     /// BLAKE3 over policy, revision, vocabulary and all groups in normal form.
     pub fn digest(&self) -> String {
         let groups: Vec<Value> = self.groups.iter().map(Group::to_json).collect();
-        crate::identity::recipe_digest("ofs.feature_profile.v1", &json!({"policy_id": self.policy_id, "revision": self.revision, "label_types": self.vocabulary, "feature_groups": groups}))
+        crate::identity::recipe_digest(
+            "ofs.feature_profile.v1",
+            &json!({"policy_id": self.policy_id, "revision": self.revision, "label_types": self.vocabulary, "feature_groups": groups}),
+        )
     }
 
     /// Digest of the label vocabulary, part of the identity.
@@ -482,7 +517,11 @@ impl Profile {
     pub fn group(&self, name: &str, version: &str) -> Result<&Group, Problem> {
         self.groups.iter().find(|g| g.name == name && g.version == version).ok_or_else(|| {
             let held: Vec<String> = self.groups.iter().map(|g| format!("{}@{}", g.name, g.version)).collect();
-            Problem::new(ReasonCode::FeatureProfileUnresolved, "feature_definition_set", format!("{name}@{version} is not in {}@{}, which holds {}", self.policy_id, self.revision, held.join(", ")))
+            Problem::new(
+                ReasonCode::FeatureProfileUnresolved,
+                "feature_definition_set",
+                format!("{name}@{version} is not in {}@{}, which holds {}", self.policy_id, self.revision, held.join(", ")),
+            )
         })
     }
 }
@@ -492,7 +531,11 @@ fn online_digest(policy_id: &str, revision: &str, groups: &[Group]) -> String {
     let groups: Vec<Value> = groups
         .iter()
         .map(|g| {
-            let windows: Vec<Value> = g.windows.iter().map(|w| json!({"window": w.name, "duration_seconds": w.duration_us / 1_000_000, "ttl_seconds": w.ttl_us / 1_000_000})).collect();
+            let windows: Vec<Value> = g
+                .windows
+                .iter()
+                .map(|w| json!({"window": w.name, "duration_seconds": w.duration_us / 1_000_000, "ttl_seconds": w.ttl_us / 1_000_000}))
+                .collect();
             json!({"name": g.name, "version": g.version, "key_type": g.key_precedence.first(), "windows": windows})
         })
         .collect();
@@ -561,7 +604,10 @@ pub(crate) mod tests {
         assert_eq!(group.windows.len(), 3);
         assert_eq!(group.features.iter().flat_map(|f| group.columns_of(f)).count(), 6);
         assert!(profile.vocabulary.contains_key("fraud_disposition"));
-        let declared = format!("policy_id: p\nrevision: r1\ncontent_digest: {}\nfeature_groups:\n  - {{name: core_features, version: v1}}\n", profile.content_digest);
+        let declared = format!(
+            "policy_id: p\nrevision: r1\ncontent_digest: {}\nfeature_groups:\n  - {{name: core_features, version: v1}}\n",
+            profile.content_digest
+        );
         assert!(parse(&declared).is_ok());
     }
 }

@@ -36,7 +36,18 @@ impl ReasonCode {
     /// What the file says of this code.
     pub fn info(self) -> &'static Reason {
         // The enum and the table come from one loop, so the position is the variant's number.
-        static FALLBACK: Reason = Reason { code: ReasonCode::InternalError, name: "INTERNAL_ERROR", phase: 8, kind: "failure", end_class: "FAILED", retry: false, exit: 1, meaning: "", remedy: "", internal: "" };
+        static FALLBACK: Reason = Reason {
+            code: ReasonCode::InternalError,
+            name: "INTERNAL_ERROR",
+            phase: 8,
+            kind: "failure",
+            end_class: "FAILED",
+            retry: false,
+            exit: 1,
+            meaning: "",
+            remedy: "",
+            internal: "",
+        };
         REASONS.get(self as usize).unwrap_or(&FALLBACK)
     }
 

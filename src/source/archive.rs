@@ -1,0 +1,158 @@
+//! The raw archive: `<store>/R/archive/events/topic=…/partition=…/offset_kind=…/`, one record a file
+//! (`offset=<n>.json`) and one record a line (`*.jsonl`), mixed freely.
+
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::lines::{Line, Lines, blank};
+use super::{Bounds, Chunk, ChunkFile, Decoder, Delivery, EventLog, Fault, ReadScope, Sink, Source, SourceError};
+use crate::contract::intent::{Lane, OffsetRange};
+use crate::contract::{Offset, ReasonCode};
+use crate::json::MAX_TEXT;
+use crate::store::{Ref, Store, StoreError};
+
+/// Single-record files that make one piece of work.
+const FILES_A_CHUNK: usize = 256;
+
+/// The archive of one platform run.
+#[derive(Debug)]
+pub struct Archive {
+    store: Arc<dyn Store>,
+    platform_run_id: String,
+}
+
+/// A file of the archive by its name.
+enum Named {
+    Single(Offset),
+    Lines,
+    Other,
+}
+
+fn named(name: &str) -> Named {
+    if let Some(digits) = name.strip_prefix("offset=").and_then(|n| n.strip_suffix(".json")) {
+        return Offset::parse(digits).map_or(Named::Other, Named::Single);
+    }
+    if name.ends_with(".jsonl") { Named::Lines } else { Named::Other }
+}
+
+fn of_store(error: StoreError) -> SourceError {
+    let code = if error.kind == crate::store::ErrorKind::Io { ReasonCode::SourceIo } else { error.code() };
+    SourceError { place: error.place, message: error.message, code }
+}
+
+impl Archive {
+    /// The archive of `platform_run_id` in `store`.
+    pub fn new(store: Arc<dyn Store>, platform_run_id: &str) -> Self {
+        Archive { store, platform_run_id: platform_run_id.to_owned() }
+    }
+
+    fn folder(&self, lane: &Lane) -> Ref {
+        let (topic, partition, kind) =
+            (format!("topic={}", lane.topic), format!("partition={}", lane.partition), format!("offset_kind={}", lane.kind));
+        Ref::of(&[&self.platform_run_id, "archive", "events", &topic, &partition, &kind])
+    }
+
+    fn files(&self, lane: &Lane) -> Result<Vec<(Ref, Named)>, SourceError> {
+        let folder = self.folder(lane);
+        let prefix = format!("{folder}/");
+        let listed = self.store.list(&folder).map_err(of_store)?;
+        // Only the folder itself is the lane; whatever lies deeper is not a record.
+        let here =
+            |at: &Ref| at.as_str().strip_prefix(prefix.as_str()).map(|name| if name.contains('/') { Named::Other } else { named(name) });
+        Ok(listed.into_iter().filter_map(|(at, _)| here(&at).map(|kind| (at, kind))).collect())
+    }
+
+    fn read_single(
+        &self,
+        file: &ChunkFile,
+        scope: ReadScope<'_>,
+        decoder: &mut Decoder,
+        sink: &mut Sink<'_>,
+    ) -> Result<ControlFlow<()>, SourceError> {
+        let mut text = Vec::new();
+        let reader = self.open(&file.place)?;
+        reader.take(MAX_TEXT as u64 + 1).read_to_end(&mut text).map_err(|e| SourceError::io(&file.place, &e))?;
+        let place = || file.place.clone();
+        Ok(match decoder.archive(&text, file.offset, scope, &place) {
+            Some(delivery) => sink(delivery),
+            None => ControlFlow::Continue(()),
+        })
+    }
+
+    fn open(&self, place: &str) -> Result<Box<dyn Read + Send>, SourceError> {
+        let at = Ref::parse(place).map_err(of_store)?;
+        self.store.open(&at).map_err(of_store)
+    }
+
+    fn read_lines(
+        &self,
+        file: &ChunkFile,
+        scope: ReadScope<'_>,
+        decoder: &mut Decoder,
+        sink: &mut Sink<'_>,
+    ) -> Result<ControlFlow<()>, SourceError> {
+        let mut lines = Lines::new(self.open(&file.place)?);
+        let mut number = 0u64;
+        while let Some(line) = lines.next().map_err(|e| SourceError::io(&file.place, &e))? {
+            number += 1;
+            let place = || format!("{}:{number}", file.place);
+            let lost = |message: &str| {
+                Delivery::Fault(Fault { offset: None, code: ReasonCode::DecodeError, place: place(), message: message.into() })
+            };
+            let delivery = match line {
+                Line::TooLong => Some(lost("longer than the limit of 16 MiB")),
+                Line::Text(text, _) if blank(text) => Some(lost("a blank line")),
+                Line::Text(text, _) => decoder.archive(text, None, scope, &place),
+            };
+            if let Some(delivery) = delivery {
+                if sink(delivery).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+impl EventLog for Archive {
+    fn source(&self) -> Source {
+        Source::Archive
+    }
+
+    fn bounds(&self, lane: &Lane) -> Result<Bounds, SourceError> {
+        let ignored = self.files(lane)?.iter().filter(|(_, kind)| matches!(kind, Named::Other)).count();
+        Ok(Bounds { retained_from: None, ignored_files: ignored as u64 })
+    }
+
+    fn chunks(&self, lane: &Lane, ranges: &[OffsetRange]) -> Result<Vec<Chunk>, SourceError> {
+        let scope = ReadScope { platform_run_id: &self.platform_run_id, lane, ranges, verify: false };
+        let mut chunks = Vec::new();
+        let mut singles = Vec::new();
+        for (at, kind) in self.files(lane)? {
+            match kind {
+                Named::Lines => chunks.push(Chunk { files: vec![ChunkFile { place: at.as_str().to_owned(), offset: None }] }),
+                Named::Single(offset) if scope.wants(offset) => {
+                    singles.push(ChunkFile { place: at.as_str().to_owned(), offset: Some(offset) })
+                }
+                _ => {}
+            }
+        }
+        chunks.extend(singles.chunks(FILES_A_CHUNK).map(|files| Chunk { files: files.to_vec() }));
+        Ok(chunks)
+    }
+
+    fn read(&self, chunk: &Chunk, scope: ReadScope<'_>, decoder: &mut Decoder, sink: &mut Sink<'_>) -> Result<(), SourceError> {
+        for file in &chunk.files {
+            let flow = if file.offset.is_some() {
+                self.read_single(file, scope, decoder, sink)?
+            } else {
+                self.read_lines(file, scope, decoder, sink)?
+            };
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

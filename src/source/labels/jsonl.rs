@@ -1,0 +1,118 @@
+//! Label assertions as JSON lines.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use super::{Assertion, LabelError, LabelQuery, LabelSink, LabelTimeline, Part};
+use crate::json::{Item, Tape};
+use crate::source::lines::{Line, Lines, blank};
+
+/// Bytes of one piece.
+const PART_BYTES: u64 = 16 << 20;
+
+/// A timeline of JSONL files.
+#[derive(Debug)]
+pub struct JsonlLabels {
+    files: Vec<PathBuf>,
+}
+
+impl JsonlLabels {
+    pub(super) fn new(files: Vec<PathBuf>) -> Self {
+        JsonlLabels { files }
+    }
+}
+
+impl LabelTimeline for JsonlLabels {
+    fn describe(&self) -> &'static str {
+        "jsonl"
+    }
+
+    fn parts(&self) -> Result<Vec<Part>, LabelError> {
+        let mut parts = Vec::new();
+        for (file, path) in self.files.iter().enumerate() {
+            let size = path.metadata().map_err(|e| LabelError::unavailable(path.display().to_string(), e))?.len();
+            let mut from = 0;
+            while from < size {
+                parts.push(Part { file, from, to: size.min(from + PART_BYTES) });
+                from += PART_BYTES;
+            }
+        }
+        Ok(parts)
+    }
+
+    /// A piece owns the lines that *begin* inside it.
+    fn scan(&self, part: &Part, query: LabelQuery<'_>, sink: &mut LabelSink<'_>) -> Result<(), LabelError> {
+        let Some(path) = self.files.get(part.file) else { return Ok(()) };
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let unavailable = |e: std::io::Error| LabelError::unavailable(&name, e);
+        let mut file = File::open(path).map_err(unavailable)?;
+        let mut at = part.from.saturating_sub(1);
+        file.seek(SeekFrom::Start(at)).map_err(unavailable)?;
+        let mut lines = Lines::new(file.take(u64::MAX));
+        if part.from > 0 {
+            // The line that begins before the piece belongs to the piece before.
+            at += match lines.next().map_err(unavailable)? {
+                Some(Line::Text(text, ended)) => text.len() as u64 + u64::from(ended),
+                Some(Line::TooLong) | None => {
+                    return Err(LabelError::inconsistent(&name, format!("a line longer than the limit before byte {}", part.from)));
+                }
+            };
+        }
+        let mut tape = Tape::new();
+        while at < part.to {
+            let place = || format!("{name} at byte {at}");
+            let (text, ended) = match lines.next().map_err(unavailable)? {
+                None => break,
+                Some(Line::TooLong) => return Err(LabelError::inconsistent(place(), "a line longer than the limit of 16 MiB")),
+                Some(Line::Text(text, ended)) => (text, ended),
+            };
+            if !blank(text) && deliver(&mut tape, text, query, &place, sink)?.is_break() {
+                break;
+            }
+            at += text.len() as u64 + u64::from(ended);
+        }
+        Ok(())
+    }
+}
+
+fn deliver(
+    tape: &mut Tape,
+    text: &[u8],
+    query: LabelQuery<'_>,
+    place: &dyn Fn() -> String,
+    sink: &mut LabelSink<'_>,
+) -> Result<ControlFlow<()>, LabelError> {
+    let doc = tape.parse(text).map_err(|e| LabelError::inconsistent(place(), e))?;
+    if let Some(key) = doc.duplicate_key() {
+        return Err(LabelError::inconsistent(place(), format!("the key `{key}` stands twice in one object")));
+    }
+    let root = doc.root();
+    let field = |key: &str| root.get(key).and_then(Item::str);
+    let subject = root.get("label_subject_key");
+    let of_subject = |key: &str| subject.and_then(|s| s.get(key)).and_then(Item::str);
+    let (Some(id), Some(run), Some(event_id), Some(label_type)) =
+        (field("label_assertion_id"), of_subject("platform_run_id"), of_subject("event_id"), field("label_type"))
+    else {
+        return Err(LabelError::inconsistent(
+            place(),
+            "not a label assertion: label_assertion_id, label_subject_key {platform_run_id, event_id} and label_type are needed",
+        ));
+    };
+    if run != query.platform_run_id || !query.types.contains(label_type.as_ref()) {
+        return Ok(ControlFlow::Continue(()));
+    }
+    let (value, effective, observed, payload_hash) =
+        (field("label_value"), field("effective_time"), field("observed_time"), field("payload_hash"));
+    Ok(sink(Assertion {
+        id: &id,
+        event_id: &event_id,
+        label_type: &label_type,
+        value: value.as_deref(),
+        effective: effective.as_deref(),
+        observed: observed.as_deref(),
+        embedded_observed: None,
+        payload_hash: payload_hash.as_deref(),
+    }))
+}

@@ -1,0 +1,164 @@
+//! Where truth is read: event logs and label timelines, each behind one trait and one conformance
+//! suite. Readers stream; a record that cannot be read is delivered as a fault, never skipped.
+
+mod archive;
+mod bus;
+#[cfg(test)]
+mod conformance;
+pub mod labels;
+mod lines;
+mod record;
+
+use std::fmt;
+use std::ops::ControlFlow;
+
+pub use archive::Archive;
+pub use bus::FileBus;
+pub use record::{Decoder, EventRecord, equals};
+
+use crate::contract::intent::{Lane, OffsetRange};
+use crate::contract::{Offset, ReasonCode};
+
+/// Which side served a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// The archive: the truth.
+    Archive,
+    /// The event bus: an accelerator for what is still retained.
+    Bus,
+}
+
+impl Source {
+    /// The name in receipts.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Archive => "ARCHIVE",
+            Source::Bus => "EB",
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A source that could not be read at all (not: a record that could not).
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{place}: {message}")]
+pub struct SourceError {
+    /// File or folder.
+    pub place: String,
+    /// What happened.
+    pub message: String,
+    /// `SOURCE_IO`, or `REF_ACCESS_DENIED` for a link that leaves the root.
+    pub code: ReasonCode,
+}
+
+impl SourceError {
+    pub(crate) fn io(place: impl Into<String>, error: &std::io::Error) -> Self {
+        let code = if error.kind() == std::io::ErrorKind::PermissionDenied && error.get_ref().is_some() {
+            ReasonCode::RefAccessDenied
+        } else {
+            ReasonCode::SourceIo
+        };
+        SourceError { place: place.into(), message: error.to_string(), code }
+    }
+}
+
+/// A piece of one lane that can be read on its own, in parallel with others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// What to read, meaningful to the log that made it.
+    pub(crate) files: Vec<ChunkFile>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ChunkFile {
+    /// Ref or file name, for messages too.
+    pub(crate) place: String,
+    /// The single record's offset, where the name says it.
+    pub(crate) offset: Option<Offset>,
+}
+
+/// What a log hands over.
+#[derive(Debug)]
+pub enum Delivery<'a> {
+    /// A readable record of this run.
+    Event(EventRecord<'a>),
+    /// A readable record of another run on a topic-wide log: its offset is covered, its content dropped.
+    Foreign(Offset),
+    /// A record that cannot be used.
+    Fault(Fault),
+}
+
+/// A record that cannot be used, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Its offset, where that can be known.
+    pub offset: Option<Offset>,
+    /// The reason code that it stands for.
+    pub code: ReasonCode,
+    /// File and line.
+    pub place: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// What a log knows of a lane before anything is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bounds {
+    /// Where retention begins, for a log that forgets.
+    pub retained_from: Option<Offset>,
+    /// Files whose names are not this log's, left alone and counted.
+    pub ignored_files: u64,
+}
+
+/// What a read needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadScope<'a> {
+    /// The run in scope.
+    pub platform_run_id: &'a str,
+    /// The lane.
+    pub lane: &'a Lane,
+    /// Wanted offsets, sorted and disjoint; records outside are passed over.
+    pub ranges: &'a [OffsetRange],
+    /// Whether declared payload hashes are recomputed.
+    pub verify: bool,
+}
+
+impl ReadScope<'_> {
+    /// Whether the basis wants this offset.
+    pub fn wants(&self, offset: Offset) -> bool {
+        let after = self.ranges.partition_point(|r| r.start <= offset);
+        after.checked_sub(1).and_then(|i| self.ranges.get(i)).is_some_and(|r| r.contains(offset))
+    }
+}
+
+/// Takes deliveries; `Break` ends the read early.
+pub type Sink<'s> = dyn FnMut(Delivery<'_>) -> ControlFlow<()> + 's;
+
+/// A log of events: the file bus, the raw archive.
+pub trait EventLog: Send + Sync + fmt::Debug {
+    /// Which side this is.
+    fn source(&self) -> Source;
+
+    /// What is known of a lane without reading records.
+    ///
+    /// # Errors
+    /// The environment's.
+    fn bounds(&self, lane: &Lane) -> Result<Bounds, SourceError>;
+
+    /// Splits a lane into pieces. Nothing there is no error: then there are none.
+    ///
+    /// # Errors
+    /// The environment's.
+    fn chunks(&self, lane: &Lane, ranges: &[OffsetRange]) -> Result<Vec<Chunk>, SourceError>;
+
+    /// Delivers every wanted record of a piece, in the order of the file.
+    ///
+    /// # Errors
+    /// The environment's. A bad record is a [`Delivery::Fault`] instead.
+    fn read(&self, chunk: &Chunk, scope: ReadScope<'_>, decoder: &mut Decoder, sink: &mut Sink<'_>) -> Result<(), SourceError>;
+}
