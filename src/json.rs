@@ -97,6 +97,7 @@ impl Tape {
         }
         let text = std::str::from_utf8(text).map_err(|e| error("not UTF-8", e.valid_up_to()))?;
         self.nodes.clear();
+        self.keys.clear();
         self.duplicate = None;
         let mut scan = Scan {
             text: text.as_bytes(),

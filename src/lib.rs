@@ -2,11 +2,15 @@
 //! whatever it cannot prove. `CONTRIBUTING.md` has the map of the rooms; arrows point down only.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+pub mod cli;
 pub mod config;
 pub mod contract;
 pub mod engine;
 pub mod identity;
 pub mod json;
+pub mod ledger;
+pub mod observe;
+pub mod pipeline;
 pub mod source;
 pub mod store;
 pub mod text;

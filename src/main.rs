@@ -1,3 +1,10 @@
-//! The `ofs` program.
+//! The `ofs` program: everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if let Err(error) = color_eyre::install() {
+        eprintln!("ofs: {error}");
+    }
+    ofs::cli::main()
+}

@@ -256,7 +256,7 @@ fn default_vocabulary() -> BTreeMap<String, Vec<String>> {
     let types: [(&str, &[&str]); 3] = [
         ("fraud_disposition", &["FRAUD_CONFIRMED", "FRAUD_SUSPECTED", "LEGIT_CONFIRMED"]),
         ("chargeback_status", &["CHARGEBACK", "NO_CHARGEBACK", "PENDING"]),
-        ("account_takeover", &["ATO_CONFIRMED", "ATO_SUSPECTED", "ATO_NOT_CONFIRMED"]),
+        ("account_takeover", &["ATO_CONFIRMED", "ATO_NOT_CONFIRMED", "ATO_SUSPECTED"]),
     ];
     types.into_iter().map(|(name, values)| (name.to_owned(), values.iter().map(|v| (*v).to_owned()).collect())).collect()
 }

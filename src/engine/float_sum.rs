@@ -199,7 +199,7 @@ pub(super) mod oracle {
     use bnum::types::I4096;
 
     /// A double times 2^1075, an integer by construction.
-    pub fn fixed(value: f64) -> I4096 {
+    pub(crate) fn fixed(value: f64) -> I4096 {
         let bits = value.abs().to_bits();
         let (field, fraction) = (bits >> 52, bits & ((1 << 52) - 1));
         let integer = match field {
@@ -210,7 +210,7 @@ pub(super) mod oracle {
     }
 
     /// The double nearest to `num / (den * 2^1075)`, chosen between its two neighbours.
-    pub fn nearest(num: I4096, den: I4096) -> f64 {
+    pub(crate) fn nearest(num: I4096, den: I4096) -> f64 {
         let magnitude = num.abs();
         let floor = magnitude / den;
         let low = match floor.unsigned_abs().bit_width() {

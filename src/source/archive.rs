@@ -37,7 +37,7 @@ fn named(name: &str) -> Named {
 }
 
 fn of_store(error: StoreError) -> SourceError {
-    let code = if error.kind == crate::store::ErrorKind::Io { ReasonCode::SourceIo } else { error.code() };
+    let code = if error.kind == crate::store::ErrorKind::Denied { ReasonCode::RefAccessDenied } else { ReasonCode::SourceIo };
     SourceError { place: error.place, message: error.message, code }
 }
 
@@ -101,14 +101,14 @@ impl Archive {
                 Delivery::Fault(Fault { offset: None, code: ReasonCode::DecodeError, place: place(), message: message.into() })
             };
             let delivery = match line {
-                Line::TooLong => Some(lost("longer than the limit of 16 MiB")),
+                Line::TooLong(_) => Some(lost("longer than the limit of 16 MiB")),
                 Line::Text(text, _) if blank(text) => Some(lost("a blank line")),
                 Line::Text(text, _) => decoder.archive(text, None, scope, &place),
             };
-            if let Some(delivery) = delivery {
-                if sink(delivery).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
+            if let Some(delivery) = delivery
+                && sink(delivery).is_break()
+            {
+                return Ok(ControlFlow::Break(()));
             }
         }
         Ok(ControlFlow::Continue(()))

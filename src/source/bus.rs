@@ -64,7 +64,8 @@ impl FileBus {
 
 fn read_meta(text: &[u8]) -> Option<Meta> {
     let mut tape = Tape::new();
-    let root = tape.parse(text).ok()?.root();
+    let doc = tape.parse(text).ok().filter(|doc| doc.duplicate_key().is_none())?;
+    let root = doc.root();
     let base = match root.get("base_offset") {
         None => Offset::from(0),
         Some(item) => Offset::parse(item.number().or_else(|| (item.kind() == crate::json::Kind::String).then(|| item.raw()))?)?,
@@ -96,7 +97,9 @@ impl EventLog for FileBus {
     }
 
     fn read(&self, chunk: &Chunk, scope: ReadScope<'_>, decoder: &mut Decoder, sink: &mut Sink<'_>) -> Result<(), SourceError> {
-        let (Some(path), Some(file)) = (self.file(scope.lane, "jsonl")?, chunk.files.first()) else { return Ok(()) };
+        let Some(file) = chunk.files.first() else { return Ok(()) };
+        let gone = || SourceError::io(&file.place, &io::ErrorKind::NotFound.into());
+        let path = self.file(scope.lane, "jsonl")?.ok_or_else(gone)?;
         let last = scope.ranges.last().map(|r| r.end).unwrap_or_default();
         let mut lines = Lines::new(File::open(&path).map_err(|e| SourceError::io(&file.place, &e))?);
         let mut offset = file.offset.unwrap_or_default();
@@ -112,18 +115,26 @@ impl EventLog for FileBus {
             };
             let delivery = match line {
                 // A last line without its line feed is still being written: it does not exist yet.
-                Line::Text(_, false) => break,
+                Line::Text(_, false) | Line::TooLong(false) => break,
                 _ if !scope.wants(offset) => None,
-                Line::TooLong => Some(unreadable("longer than the limit of 16 MiB")),
+                Line::TooLong(_) => Some(unreadable("longer than the limit of 16 MiB")),
                 Line::Text(text, _) if blank(text) => Some(unreadable("a blank line")),
                 Line::Text(text, _) => Some(decoder.bus(text, offset, scope, &place)),
             };
-            if let Some(delivery) = delivery {
-                if sink(delivery).is_break() {
-                    break;
-                }
+            if let Some(delivery) = delivery
+                && sink(delivery).is_break()
+            {
+                break;
             }
             offset = offset.next();
+        }
+        // Offsets count from where retention began when the piece was cut; had that moved, they would be wrong.
+        if self.meta(scope.lane)?.map(|m| m.base) != file.offset {
+            return Err(SourceError {
+                place: file.place.clone(),
+                message: "retention moved while the partition was read; run again".into(),
+                code: ReasonCode::SourceIo,
+            });
         }
         Ok(())
     }

@@ -1,1 +1,1736 @@
+//! Conformance: what every [`EventLog`] and every [`LabelTimeline`] must do, run against each of them,
+//! and what is particular to one.
+//!
+//! A form is a way to write the same logical records to disk; the suites never look behind the trait.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, DictionaryArray, LargeStringArray, StringArray, StringViewArray, StructArray, TimestampMicrosecondArray};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, Field, Int32Type};
+use arrow::record_batch::RecordBatch;
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::labels::{self, LabelError, LabelQuery, LabelTimeline, Part};
+use super::{Archive, Bounds, Chunk, Decoder, Delivery, EventLog, FileBus, ReadScope, Source};
+use crate::contract::intent::{Lane, OffsetRange};
+use crate::contract::{Offset, OffsetKind, ReasonCode};
+use crate::identity::{hex, sha256_hex};
+use crate::json::MAX_TEXT;
+use crate::store::LocalStore;
+use crate::time::Instant;
+
+const RUN: &str = "platform_20260210T122800Z";
+const OTHER_RUN: &str = "platform_20260211T000000Z";
+const TOPIC: &str = "fp.bus.traffic.v1";
+/// A Kinesis sequence number of the full length.
+const LONG: &str = "49590338271490256608559692538361571095921575989136588898";
+const AT: &str = "2026-02-10T10:00:00.000000Z";
+
+/// What the tests look at of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Seen {
+    Event { offset: Offset, id: String, ts: String, hash: String, scenario: Option<String>, amount: Option<String> },
+    Foreign(Offset),
+    Fault(Option<Offset>, &'static str),
+}
+
+fn fault(offset: impl Into<Option<Offset>>, code: ReasonCode) -> Seen {
+    Seen::Fault(offset.into(), code.as_str())
+}
+
+fn seen(delivery: &Delivery<'_>) -> Seen {
+    match delivery {
+        Delivery::Event(event) => Seen::Event {
+            offset: event.offset,
+            id: event.event_id.to_string(),
+            ts: event.ts.to_string(),
+            hash: hex(&event.payload_hash),
+            scenario: event.scenario_run_id.as_deref().map(str::to_owned),
+            amount: event.payload.and_then(|p| p.get("amount")).map(|a| a.raw().to_owned()),
+        },
+        Delivery::Foreign(offset) => Seen::Foreign(*offset),
+        Delivery::Fault(f) => {
+            assert!(!f.place.is_empty() && !f.message.is_empty(), "{f:?}");
+            Seen::Fault(f.offset, f.code.as_str())
+        }
+    }
+}
+
+fn lane(kind: OffsetKind) -> Lane {
+    Lane { topic: TOPIC.into(), partition: 0, kind }
+}
+
+fn off(n: u64) -> Offset {
+    Offset::from(n)
+}
+
+fn ranges(list: &[(u64, u64)]) -> Vec<OffsetRange> {
+    list.iter().map(|(start, end)| OffsetRange { start: off(*start), end: off(*end) }).collect()
+}
+
+fn all() -> Vec<OffsetRange> {
+    vec![OffsetRange { start: off(0), end: Offset::from_bytes([0xff; 24]) }]
+}
+
+/// One logical record.
+#[derive(Debug, Clone)]
+struct Spec {
+    offset: Offset,
+    /// The envelope as its producer spelled it.
+    envelope: String,
+    /// The declared hash; the right one where nothing is said.
+    declared: Option<String>,
+    /// What lies there instead of a record.
+    garbage: Option<&'static str>,
+}
+
+impl Spec {
+    fn of(offset: Offset, envelope: &Value) -> Self {
+        Spec { offset, envelope: envelope.to_string(), declared: None, garbage: None }
+    }
+
+    fn event(offset: Offset) -> Self {
+        Spec::of(offset, &envelope(&format!("evt_{offset}")))
+    }
+
+    fn garbage(offset: Offset, text: &'static str) -> Self {
+        Spec { garbage: Some(text), ..Spec::event(offset) }
+    }
+
+    fn declaring(self, hash: impl Into<String>) -> Self {
+        Spec { declared: Some(hash.into()), ..self }
+    }
+
+    fn value(&self) -> Value {
+        serde_json::from_str(&self.envelope).unwrap_or(Value::Null)
+    }
+
+    /// The record of the archive around the envelope.
+    fn archived(&self, lane: &Lane) -> String {
+        if let Some(text) = self.garbage {
+            return text.into();
+        }
+        let envelope = self.value();
+        let copy = |key: &str| envelope.get(key).cloned().unwrap_or(json!("absent"));
+        let declared = self.declared.clone().unwrap_or_else(|| bare(&envelope));
+        let (id, ts, run) = (copy("event_id"), copy("ts_utc"), copy("platform_run_id"));
+        let origin = origin(lane, self.offset);
+        let hash = json!(declared);
+        let text = &self.envelope;
+        format!(
+            "{{\"platform_run_id\":{run},\"event_id\":{id},\"ts_utc\":{ts},\"payload_hash\":{hash},\"origin_offset\":{origin},\"envelope\":{text}}}"
+        )
+    }
+
+    /// The record of the bus around the envelope.
+    fn published(&self) -> String {
+        if let Some(text) = self.garbage {
+            return text.into();
+        }
+        let hash = self.declared.as_ref().map(|h| format!("\"payload_hash\":{},", json!(h))).unwrap_or_default();
+        format!("{{\"partition_key\":\"k\",{hash}\"payload\":{},\"published_at_utc\":\"{AT}\"}}", self.envelope)
+    }
+
+    /// What every log must deliver for it when it is whole.
+    fn delivered(&self) -> Seen {
+        let envelope = self.value();
+        let text = |key: &str| envelope[key].as_str().map(str::to_owned);
+        Seen::Event {
+            offset: self.offset,
+            id: text("event_id").unwrap(),
+            ts: Instant::parse(&text("ts_utc").unwrap()).unwrap().to_string(),
+            hash: bare(&envelope),
+            scenario: text("scenario_run_id"),
+            amount: envelope["payload"].get("amount").map(Value::to_string),
+        }
+    }
+}
+
+fn origin(lane: &Lane, offset: Offset) -> Value {
+    json!({"topic": lane.topic, "partition": lane.partition, "offset": offset.to_string(), "offset_kind": lane.kind})
+}
+
+fn envelope(id: &str) -> Value {
+    json!({"event_id": id, "event_type": "tx", "platform_run_id": RUN, "scenario_run_id": "s1", "ts_utc": AT, "payload": {"amount": 5, "flow_id": "f"}})
+}
+
+fn with(id: &str, change: impl FnOnce(&mut Value)) -> Value {
+    let mut value = envelope(id);
+    change(&mut value);
+    value
+}
+
+/// Canonical ASCII-escaped JSON, written apart from the code under test.
+fn ascii(value: &Value) -> String {
+    let mut units = [0; 2];
+    value
+        .to_string()
+        .chars()
+        .map(|c| match c {
+            '\u{20}'..='\u{7e}' => c.to_string(),
+            _ => c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+        })
+        .collect()
+}
+
+fn bare(envelope: &Value) -> String {
+    sha256_hex(ascii(envelope).as_bytes())
+}
+
+/// A log and the folder that it lies in.
+type Made = (TempDir, Box<dyn EventLog>);
+
+/// One way to write records.
+struct Form {
+    name: &'static str,
+    /// Whether the place of a record with an odd offset says the offset even when its text cannot be read.
+    placed: bool,
+    make: fn(&Lane, &[Spec]) -> Made,
+}
+
+const FORMS: [Form; 4] = [
+    Form { name: "bus", placed: true, make: bus },
+    Form { name: "archive of single files", placed: true, make: |lane, specs| archive(lane, specs, |_| true) },
+    Form { name: "archive of JSON lines", placed: false, make: |lane, specs| archive(lane, specs, |_| false) },
+    Form { name: "mixed archive", placed: true, make: |lane, specs| archive(lane, specs, |i| i % 2 == 1) },
+];
+
+/// A bus whose base is the first offset; offsets must be contiguous.
+fn bus(lane: &Lane, specs: &[Spec]) -> Made {
+    let text: String = specs.iter().map(|s| s.published() + "\n").collect();
+    let base = specs.first().map(|s| s.offset).unwrap_or_default();
+    bus_of(lane, text.as_bytes(), Some(&json!({"base_offset": base, "offset_kind": lane.kind}).to_string()))
+}
+
+fn bus_of(lane: &Lane, text: &[u8], meta: Option<&str>) -> Made {
+    let dir = tempfile::tempdir().unwrap();
+    let topic = dir.path().join(&lane.topic);
+    fs::create_dir(&topic).unwrap();
+    fs::write(topic.join(format!("partition={}.jsonl", lane.partition)), text).unwrap();
+    if let Some(meta) = meta {
+        fs::write(topic.join(format!("partition={}.meta.json", lane.partition)), meta).unwrap();
+    }
+    let log = FileBus::open(dir.path()).unwrap();
+    (dir, Box::new(log))
+}
+
+fn archive_folder(root: &Path, lane: &Lane) -> PathBuf {
+    let folder = format!("{RUN}/archive/events/topic={}/partition={}/offset_kind={}", lane.topic, lane.partition, lane.kind);
+    root.join(folder)
+}
+
+/// An archive in which `single` says which records are files of their own; the others share two files.
+fn archive(lane: &Lane, specs: &[Spec], single: impl Fn(usize) -> bool) -> Made {
+    let mut lines = [String::new(), String::new()];
+    let mut files = Vec::new();
+    for (i, spec) in specs.iter().enumerate() {
+        if single(i) {
+            files.push((format!("offset={}.json", spec.offset), spec.archived(lane)));
+        } else {
+            lines[usize::from(i * 2 >= specs.len())].push_str(&format!("{}\n", spec.archived(lane)));
+        }
+    }
+    let [first, mut second] = lines;
+    second.truncate(second.trim_end().len());
+    files.extend([("first.jsonl".into(), first), ("second.jsonl".into(), second)].into_iter().filter(|(_, text)| !text.is_empty()));
+    archive_of(lane, &files)
+}
+
+fn archive_of(lane: &Lane, files: &[(String, String)]) -> Made {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = archive_folder(dir.path(), lane);
+    fs::create_dir_all(&folder).unwrap();
+    for (name, text) in files {
+        fs::write(folder.join(name), text).unwrap();
+    }
+    let log = Archive::new(Arc::new(LocalStore::open(dir.path()).unwrap()), RUN);
+    (dir, Box::new(log))
+}
+
+fn read_chunk(log: &dyn EventLog, chunk: &Chunk, scope: ReadScope<'_>, decoder: &mut Decoder) -> Vec<Seen> {
+    let mut out = Vec::new();
+    log.read(chunk, scope, decoder, &mut |delivery| {
+        out.push(seen(&delivery));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    out
+}
+
+/// Everything that a log delivers, sorted.
+fn read(log: &dyn EventLog, lane: &Lane, ranges: &[OffsetRange], verify: bool) -> Vec<Seen> {
+    let scope = ReadScope { platform_run_id: RUN, lane, ranges, verify };
+    let mut decoder = Decoder::new();
+    let mut out: Vec<Seen> = log.chunks(lane, ranges).unwrap().iter().flat_map(|c| read_chunk(log, c, scope, &mut decoder)).collect();
+    out.sort();
+    out
+}
+
+/// Writes the records in every form and expects the same deliveries. `wanted` may depend on the form.
+fn every_log(kind: OffsetKind, specs: &[Spec], wanted: impl Fn(&Form, &dyn EventLog) -> Vec<Seen>) {
+    for form in &FORMS {
+        let lane = lane(kind);
+        let (_dir, log) = (form.make)(&lane, specs);
+        let mut wanted = wanted(form, log.as_ref());
+        wanted.sort();
+        assert_eq!(read(log.as_ref(), &lane, &all(), true), wanted, "{}", form.name);
+    }
+}
+
+fn whole(specs: &[Spec]) -> Vec<Seen> {
+    specs.iter().map(Spec::delivered).collect()
+}
+
+// ---- every event log ----
+
+#[test]
+fn every_log_delivers_the_same_events() {
+    let variety = |base: Offset| -> Vec<Spec> {
+        let envelopes = [
+            envelope("plain"),
+            with("é \u{1f600} \u{7f} \" \\ \n", |e| e["payload"]["name"] = json!("Zoë")),
+            with("no-scenario", |e| drop(e.as_object_mut().unwrap().remove("scenario_run_id"))),
+            with("no-payload", |e| drop(e.as_object_mut().unwrap().remove("payload"))),
+            with("payload-is-text", |e| e["payload"] = json!("x")),
+            with("zoned", |e| e["ts_utc"] = json!("2026-02-10T12:00:00.5+02:00")),
+            with("nested", |e| e["payload"]["amount"] = json!({"b": [1, {}], "a": null})),
+            with(&"x".repeat(512), |_| ()),
+        ];
+        let mut offset = base;
+        envelopes
+            .iter()
+            .map(|e| {
+                let spec = Spec::of(offset, e);
+                offset = offset.next();
+                spec
+            })
+            .collect()
+    };
+    for (kind, base) in [
+        (OffsetKind::FileLine, off(0)),
+        (OffsetKind::FileLine, off(7)),
+        (OffsetKind::KafkaOffset, off(9_000_000_000)),
+        (OffsetKind::KinesisSequence, Offset::parse(LONG).unwrap()),
+        (OffsetKind::KinesisSequence, Offset::parse("18446744073709551610").unwrap()),
+    ] {
+        let specs = variety(base);
+        every_log(kind, &specs, |_, _| whole(&specs));
+    }
+}
+
+#[test]
+fn every_log_hashes_the_envelope_and_not_its_spelling() {
+    let spelled = |texts: &[&str]| -> Vec<Spec> {
+        texts.iter().zip(0..).map(|(text, n)| Spec { envelope: (*text).into(), ..Spec::event(off(n)) }).collect()
+    };
+    let same = spelled(&[
+        r#"{"event_id":"\u00e9","payload":{"amount":10.0,"b":"\ud83d\ude00/"},"platform_run_id":"platform_20260210T122800Z","ts_utc":"2026-02-10T10:00:00Z"}"#,
+        r#"{"ts_utc":"2026-02-10T10:00:00Z","event_id":"é","payload":{"b":"😀/","amount":10.0},"platform_run_id":"platform_20260210T122800Z"}"#,
+        "{ \"platform_run_id\" : \"platform_20260210T122800Z\",\t\"ts_utc\":\"2026-02-10T10:00:00Z\", \"payload\":{\"b\":\"\\uD83D\\uDE00\\/\",  \"amount\":10.0}, \"event_id\":\"\\u00E9\" }",
+        r#"{"\u0065vent_id":"é","payload":{"amount":10.0,"b":"\ud83d\ude00/"},"platform_run_id":"platform_20260210T122800Z","ts_utc":"2026-02-10T10:00:00\u005a"}"#,
+    ]);
+    every_log(OffsetKind::FileLine, &same, |_, _| whole(&same));
+    let hashes: BTreeSet<String> = same.iter().map(|s| bare(&s.value())).collect();
+    assert_eq!(hashes.len(), 1);
+
+    let tokens = ["10", "10.0", "10.00", "1e1", "1E+1", "-0", "0", "0.0", "123456789012345678901234567890.5"];
+    let texts: Vec<String> = tokens.iter().map(|t| envelope("e").to_string().replace("\"amount\":5", &format!("\"amount\":{t}"))).collect();
+    let numbers: Vec<Spec> = texts.iter().zip(0..).map(|(t, n)| Spec { envelope: t.clone(), ..Spec::event(off(n)) }).collect();
+    for form in &FORMS {
+        let lane = lane(OffsetKind::FileLine);
+        // The texts are canonical as they stand, so their own bytes are what is hashed.
+        let declared: Vec<Spec> = numbers.iter().map(|s| s.clone().declaring(sha256_hex(s.envelope.as_bytes()))).collect();
+        let (_dir, log) = (form.make)(&lane, &declared);
+        let found: Vec<(String, String)> = read(log.as_ref(), &lane, &all(), true)
+            .into_iter()
+            .map(|s| match s {
+                Seen::Event { hash, amount, .. } => (amount.unwrap(), hash),
+                other => panic!("{}: {other:?}", form.name),
+            })
+            .collect();
+        let wanted: Vec<(String, String)> =
+            tokens.iter().zip(&texts).map(|(t, text)| ((*t).to_owned(), sha256_hex(text.as_bytes()))).collect();
+        assert_eq!(found, wanted, "{}", form.name);
+        assert_eq!(found.iter().map(|f| &f.1).collect::<BTreeSet<_>>().len(), tokens.len());
+    }
+}
+
+/// The digest was made by the archive writer's own recipe (Python's `json.dumps` with sorted keys,
+/// compact separators and ASCII escapes).
+#[test]
+fn every_log_agrees_with_the_archive_writers_digest() {
+    const GOLDEN: &str = "f579b3e26e636f56e8cd14ea52b32e19755414192297bea695f15da8fa071c5e";
+    let text = "{\"event_id\":\"é-1\",\"platform_run_id\":\"platform_20260210T122800Z\",\"ts_utc\":\"2026-02-10T10:00:00.000001Z\",\
+                \"payload\":{\"b\":10.0,\"a\":[\"\u{7f}\",\"😀\",null,true,-1],\"z\":{\"k\\n\":1e+16}}}";
+    let spec = Spec { envelope: text.into(), ..Spec::event(off(0)) }.declaring(GOLDEN);
+    let wanted = Seen::Event {
+        offset: off(0),
+        id: "é-1".into(),
+        ts: "2026-02-10T10:00:00.000001Z".into(),
+        hash: GOLDEN.into(),
+        scenario: None,
+        amount: None,
+    };
+    every_log(OffsetKind::KafkaOffset, &[spec], |_, _| vec![wanted.clone()]);
+}
+
+#[test]
+fn every_log_verifies_what_is_declared_and_delivers_the_bare_hash() {
+    let value = envelope("evt_0");
+    let (sha, blake) = (bare(&value), blake3::hash(ascii(&value).as_bytes()).to_hex().to_string());
+    let zeros = "0".repeat(64);
+    let good = [sha.clone(), format!("sha256:{sha}"), format!("blake3:{blake}"), sha.to_uppercase()];
+    let lies =
+        [zeros.clone(), format!("sha256:{zeros}"), format!("blake3:{zeros}"), format!("blake3:{sha}"), format!("sha256:{blake}"), blake];
+    let malformed =
+        [format!("md5:{sha}"), format!("SHA256:{sha}"), "sha256:".into(), "x".into(), String::new(), format!("{sha}0"), "g".repeat(64)];
+    for form in &FORMS {
+        let lane = lane(OffsetKind::FileLine);
+        let deliver = |declared: &str, verify: bool| {
+            let (_dir, log) = (form.make)(&lane, &[Spec::of(off(0), &value).declaring(declared)]);
+            read(log.as_ref(), &lane, &all(), verify)
+        };
+        let honest = vec![Spec::of(off(0), &value).delivered()];
+        for declared in &good {
+            assert_eq!(deliver(declared, true), honest, "{} {declared}", form.name);
+            assert_eq!(deliver(declared, false), honest, "{} {declared} unverified", form.name);
+        }
+        let mismatch = vec![fault(off(0), ReasonCode::PayloadHashMismatch)];
+        for declared in lies.iter().chain(&malformed) {
+            assert_eq!(deliver(declared, true), mismatch, "{} {declared}", form.name);
+        }
+        for declared in &malformed {
+            assert_eq!(deliver(declared, false), mismatch, "{} {declared} unverified", form.name);
+        }
+        // Unverified, a bare hash is believed; of another recipe the bare one is still computed.
+        let [Seen::Event { hash, .. }] = &deliver(&zeros, false)[..] else { panic!("{}", form.name) };
+        assert_eq!(*hash, zeros, "{}", form.name);
+        assert_eq!(deliver(&format!("blake3:{zeros}"), false), honest, "{}", form.name);
+    }
+}
+
+#[test]
+fn every_log_turns_what_it_cannot_use_into_a_fault_and_reads_on() {
+    let edited = |offset, change: fn(&mut Value)| {
+        let honest = envelope("edited");
+        let mut value = honest.clone();
+        change(&mut value);
+        Spec::of(off(offset), &value).declaring(bare(&honest))
+    };
+    let odd = |offset, change: fn(&mut Value)| Spec::of(off(offset), &with("odd", change));
+    use ReasonCode::{PayloadHashMismatch as Hash, ReplayEventInvalid as Invalid};
+    let cases: Vec<(Spec, ReasonCode)> = vec![
+        (edited(0, |e| e["payload"]["amount"] = json!(6)), Hash),
+        (edited(1, |e| e["payload"]["amount"] = crate::json::number("5.0")), Hash),
+        (edited(2, |e| e["ts_utc"] = json!("2026-02-10T10:00:01Z")), Hash),
+        (edited(3, |e| e["more"] = Value::Null), Hash),
+        (odd(4, |e| e["ts_utc"] = json!("2026-02-10 10:00:00")), Invalid),
+        (odd(5, |e| e["ts_utc"] = json!("2026-02-10T10:00:00")), Invalid),
+        (odd(6, |e| e["ts_utc"] = json!("2026-02-10T10:00:00.0000001Z")), Invalid),
+        (odd(7, |e| e["ts_utc"] = json!(1_770_717_600)), Invalid),
+        (odd(8, |e| drop(e.as_object_mut().unwrap().remove("ts_utc"))), Invalid),
+        (odd(9, |e| drop(e.as_object_mut().unwrap().remove("event_id"))), Invalid),
+        (odd(10, |e| e["event_id"] = json!("")), Invalid),
+        (odd(11, |e| e["event_id"] = json!("x".repeat(513))), Invalid),
+        (odd(12, |e| e["event_id"] = json!(12)), Invalid),
+        (Spec { envelope: "[1]".into(), ..Spec::event(off(13)) }, Invalid),
+        (Spec { envelope: "null".into(), ..Spec::event(off(14)) }, Invalid),
+        (odd(15, |e| e["platform_run_id"] = json!(7)), Invalid),
+    ];
+    let mut specs: Vec<Spec> = cases.iter().map(|c| c.0.clone()).collect();
+    specs.push(Spec::event(off(16)));
+    every_log(OffsetKind::KafkaOffset, &specs, |_, _| {
+        cases.iter().map(|(spec, code)| fault(spec.offset, *code)).chain([specs[16].delivered()]).collect()
+    });
+}
+
+#[test]
+fn every_log_knows_the_offset_of_unreadable_text_where_its_place_says_it() {
+    for text in ["{", "nonsense", "{\"envelope\":", "1 2", "{\"payload\":NaN}", "{\"payload\":{\"a\":\"\\ud800\"}}", "\u{feff}{}"] {
+        let specs = [Spec::event(off(0)), Spec::garbage(off(1), text), Spec::event(off(2)), Spec::garbage(off(3), text)];
+        every_log(OffsetKind::FileLine, &specs, |form, _| {
+            let lost = |offset| fault(form.placed.then_some(off(offset)), ReasonCode::DecodeError);
+            vec![specs[0].delivered(), specs[2].delivered(), lost(1), lost(3)]
+        });
+    }
+}
+
+#[test]
+fn every_log_refuses_a_key_that_stands_twice_at_the_records_offset() {
+    let twice = [
+        envelope("e").to_string().replacen('{', "{\"event_id\":\"other\",", 1),
+        envelope("e").to_string().replace("\"amount\":5", "\"amount\":5,\"amount\":5"),
+        envelope("e").to_string().replace("\"amount\":5", "\"amount\":5,\"amoun\\u0074\":6"),
+        envelope("e").to_string().replace("\"amount\":5", "\"amount\":[{\"k\":1,\"j\":1,\"k\":2}]"),
+    ];
+    let mut specs: Vec<Spec> = twice.iter().zip(0..).map(|(t, n)| Spec { envelope: t.clone(), ..Spec::event(off(n)) }).collect();
+    specs.push(Spec::event(off(4)));
+    every_log(OffsetKind::FileLine, &specs, |_, _| {
+        (0..4).map(|n| fault(off(n), ReasonCode::DecodeError)).chain([specs[4].delivered()]).collect()
+    });
+}
+
+#[test]
+fn every_log_keeps_other_runs_out() {
+    let specs = [Spec::event(off(0)), Spec::of(off(1), &with("theirs", |e| e["platform_run_id"] = json!(OTHER_RUN))), Spec::event(off(2))];
+    every_log(OffsetKind::KafkaOffset, &specs, |_, log| {
+        let theirs = match log.source() {
+            // A topic is shared by all runs; an archive belongs to one.
+            Source::Bus => Seen::Foreign(off(1)),
+            Source::Archive => fault(off(1), ReasonCode::RunScopeInvalid),
+        };
+        vec![specs[0].delivered(), theirs, specs[2].delivered()]
+    });
+}
+
+#[test]
+fn every_log_delivers_only_the_wanted_ranges_both_ends_included() {
+    let specs: Vec<Spec> = (100..120).map(|n| Spec::event(off(n))).collect();
+    for form in &FORMS {
+        let lane = lane(OffsetKind::KafkaOffset);
+        let (_dir, log) = (form.make)(&lane, &specs);
+        for list in [
+            vec![(100, 119)],
+            vec![(0, 1000)],
+            vec![(105, 105)],
+            vec![(0, 100), (119, 200)],
+            vec![(101, 103), (107, 107), (110, 112)],
+            vec![(0, 99)],
+            vec![(120, 130)],
+            vec![],
+        ] {
+            let wanted: Vec<Seen> =
+                specs.iter().filter(|s| list.iter().any(|(a, b)| (off(*a)..=off(*b)).contains(&s.offset))).map(Spec::delivered).collect();
+            assert_eq!(read(log.as_ref(), &lane, &ranges(&list), true), wanted, "{} {list:?}", form.name);
+        }
+    }
+}
+
+#[test]
+fn every_log_passes_over_the_faults_of_unwanted_offsets() {
+    let bad = |n| Spec::event(off(n)).declaring("0".repeat(64));
+    let twice = |n| Spec { envelope: "{\"a\":1,\"a\":1}".into(), ..Spec::event(off(n)) };
+    let specs = [bad(0), twice(1), Spec::event(off(2)), bad(3), twice(4)];
+    for form in &FORMS {
+        let lane = lane(OffsetKind::FileLine);
+        let (_dir, log) = (form.make)(&lane, &specs);
+        assert_eq!(read(log.as_ref(), &lane, &ranges(&[(2, 2)]), true), [specs[2].delivered()], "{}", form.name);
+    }
+}
+
+#[test]
+fn every_log_delivers_the_same_in_any_order_of_pieces() {
+    // More records than one piece of an archive of single files holds.
+    let specs: Vec<Spec> = (0..600).map(|n| Spec::event(off(n))).collect();
+    let wanted = {
+        let mut wanted = whole(&specs);
+        wanted.sort();
+        wanted
+    };
+    let ranges = all();
+    for form in &FORMS {
+        let lane = lane(OffsetKind::KafkaOffset);
+        let (_dir, log) = (form.make)(&lane, &specs);
+        let scope = ReadScope { platform_run_id: RUN, lane: &lane, ranges: &ranges, verify: true };
+        let chunks = log.chunks(&lane, &ranges).unwrap();
+        assert_eq!(log.chunks(&lane, &ranges).unwrap(), chunks, "{}: pieces are cut anew the same way", form.name);
+        let order = |ids: Vec<usize>| -> Vec<Seen> {
+            let mut decoder = Decoder::new();
+            let mut out: Vec<Seen> = ids.iter().flat_map(|i| read_chunk(log.as_ref(), &chunks[*i], scope, &mut decoder)).collect();
+            out.sort();
+            out
+        };
+        let n = chunks.len();
+        assert_eq!(order((0..n).collect()), wanted, "{}", form.name);
+        assert_eq!(order((0..n).rev().collect()), wanted, "{}", form.name);
+        assert_eq!(order((0..n).map(|i| (i + n / 2) % n).collect()), wanted, "{}", form.name);
+        let mut side_by_side: Vec<Seen> = std::thread::scope(|threads| {
+            let (log, chunks) = (log.as_ref(), &chunks);
+            let readers: Vec<_> = (0..n).map(|i| threads.spawn(move || read_chunk(log, &chunks[i], scope, &mut Decoder::new()))).collect();
+            readers.into_iter().flat_map(|r| r.join().unwrap()).collect()
+        });
+        side_by_side.sort();
+        assert_eq!(side_by_side, wanted, "{}", form.name);
+    }
+}
+
+#[test]
+fn every_log_stops_when_told() {
+    let specs: Vec<Spec> = (0..10).map(|n| Spec::event(off(n))).collect();
+    let ranges = all();
+    for form in &FORMS {
+        let lane = lane(OffsetKind::KafkaOffset);
+        let (_dir, log) = (form.make)(&lane, &specs);
+        let scope = ReadScope { platform_run_id: RUN, lane: &lane, ranges: &ranges, verify: true };
+        for chunk in log.chunks(&lane, &ranges).unwrap() {
+            let mut count = 0;
+            log.read(&chunk, scope, &mut Decoder::new(), &mut |_| {
+                count += 1;
+                if count == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .unwrap();
+            assert_eq!(count, 2, "{}", form.name);
+        }
+    }
+}
+
+#[test]
+fn every_log_serves_nothing_for_a_lane_that_is_not_there() {
+    for form in &FORMS {
+        let here = lane(OffsetKind::KafkaOffset);
+        let (_dir, log) = (form.make)(&here, &[Spec::event(off(0))]);
+        for other in [
+            Lane { topic: "fp.bus.other.v1".into(), ..here.clone() },
+            Lane { partition: 1, ..here.clone() },
+            Lane { kind: OffsetKind::FileLine, ..here.clone() },
+        ] {
+            assert_eq!(log.chunks(&other, &all()).unwrap(), [], "{}", form.name);
+            assert_eq!(log.bounds(&other).unwrap(), Bounds::default(), "{}", form.name);
+        }
+    }
+}
+
+#[test]
+fn every_log_calls_a_piece_that_is_gone_an_error_and_no_gap() {
+    for form in &FORMS {
+        let lane = lane(OffsetKind::FileLine);
+        let (dir, log) = (form.make)(&lane, &[Spec::event(off(0)), Spec::event(off(1))]);
+        let ranges = all();
+        let scope = ReadScope { platform_run_id: RUN, lane: &lane, ranges: &ranges, verify: true };
+        for chunk in log.chunks(&lane, &ranges).unwrap() {
+            chunk.files.iter().for_each(|file| fs::remove_file(dir.path().join(&file.place)).unwrap());
+            let error = log.read(&chunk, scope, &mut Decoder::new(), &mut |d| panic!("{d:?}")).unwrap_err();
+            assert_eq!(error.code, ReasonCode::SourceIo, "{}", form.name);
+        }
+    }
+}
+
+#[test]
+fn every_log_names_the_place_of_a_fault() {
+    for form in &FORMS {
+        let lane = lane(OffsetKind::FileLine);
+        let (dir, log) = (form.make)(&lane, &[Spec::event(off(0)), Spec::garbage(off(1), "{")]);
+        let ranges = all();
+        let scope = ReadScope { platform_run_id: RUN, lane: &lane, ranges: &ranges, verify: true };
+        let mut places = Vec::new();
+        for chunk in log.chunks(&lane, &ranges).unwrap() {
+            log.read(&chunk, scope, &mut Decoder::new(), &mut |delivery| {
+                if let Delivery::Fault(fault) = delivery {
+                    places.push(fault.place);
+                }
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        }
+        let [place] = &places[..] else { panic!("{}: {places:?}", form.name) };
+        assert!(place.contains(TOPIC) && !place.contains(dir.path().to_str().unwrap()), "{}: {place}", form.name);
+        let end = match form.name {
+            "bus" => "partition=0.jsonl:2",
+            "archive of JSON lines" => "second.jsonl:1",
+            _ => "offset=1.json",
+        };
+        assert!(place.ends_with(end), "{}: {place}", form.name);
+    }
+}
+
+// ---- the file bus ----
+
+fn bus_reads(text: &[u8], meta: Option<&str>) -> Vec<Seen> {
+    let lane = lane(OffsetKind::FileLine);
+    let (_dir, log) = bus_of(&lane, text, meta);
+    read(log.as_ref(), &lane, &all(), true)
+}
+
+fn line(n: u64) -> String {
+    Spec::event(off(n)).published() + "\n"
+}
+
+#[test]
+fn bus_offsets_are_the_base_and_the_line() {
+    let text = line(0) + &line(1);
+    assert_eq!(bus_reads(text.as_bytes(), None), whole(&[Spec::event(off(0)), Spec::event(off(1))]));
+    assert_eq!(bus_reads(text.as_bytes(), Some("{}")), whole(&[Spec::event(off(0)), Spec::event(off(1))]));
+    for meta in [r#"{"base_offset":40}"#, r#"{"base_offset":"0040","offset_kind":"file_line","more":[]}"#] {
+        let moved = |n: u64| Spec { offset: off(40 + n), ..Spec::event(off(n)) }.delivered();
+        assert_eq!(bus_reads(text.as_bytes(), Some(meta)), [moved(0), moved(1)]);
+        let (_dir, log) = bus_of(&lane(OffsetKind::FileLine), text.as_bytes(), Some(meta));
+        assert_eq!(log.bounds(&lane(OffsetKind::FileLine)).unwrap(), Bounds { retained_from: Some(off(40)), ignored_files: 0 });
+        assert_eq!(log.chunks(&lane(OffsetKind::FileLine), &ranges(&[(0, 39)])).unwrap(), []);
+    }
+}
+
+#[test]
+fn bus_of_another_offset_kind_serves_nothing() {
+    let (_dir, log) = bus_of(&lane(OffsetKind::FileLine), line(0).as_bytes(), Some(r#"{"offset_kind":"kafka_offset"}"#));
+    assert_eq!(log.chunks(&lane(OffsetKind::FileLine), &all()).unwrap(), []);
+    assert_eq!(log.bounds(&lane(OffsetKind::FileLine)).unwrap(), Bounds::default());
+    assert_eq!(read(log.as_ref(), &lane(OffsetKind::KafkaOffset), &all(), true).len(), 1);
+    let (_dir, log) = bus_of(&lane(OffsetKind::FileLine), line(0).as_bytes(), None);
+    assert_eq!(log.chunks(&lane(OffsetKind::KafkaOffset), &all()).unwrap(), []);
+}
+
+#[test]
+fn bus_meta_that_says_nothing_certain_is_an_error() {
+    for meta in [
+        "",
+        "[]",
+        "{",
+        r#"{"base_offset":-1}"#,
+        r#"{"base_offset":1.5}"#,
+        r#"{"base_offset":null}"#,
+        r#"{"base_offset":"x"}"#,
+        r#"{"offset_kind":"pulsar"}"#,
+        r#"{"base_offset":1,"base_offset":2}"#,
+    ] {
+        let (_dir, log) = bus_of(&lane(OffsetKind::FileLine), line(0).as_bytes(), Some(meta));
+        assert_eq!(log.bounds(&lane(OffsetKind::FileLine)).unwrap_err().code, ReasonCode::SourceIo, "{meta}");
+        assert_eq!(log.chunks(&lane(OffsetKind::FileLine), &all()).unwrap_err().code, ReasonCode::SourceIo, "{meta}");
+    }
+}
+
+#[test]
+fn bus_lines_keep_their_offsets_whatever_they_hold() {
+    let text = [b"\n  \t\r\n".as_slice(), line(2).as_bytes(), b"\xff\xfe\n{\n", line(5).trim_end().as_bytes(), b"\r\n"].concat();
+    let lost = |n| fault(off(n), ReasonCode::DecodeError);
+    let mut wanted = vec![lost(0), lost(1), Spec::event(off(2)).delivered(), lost(3), lost(4), Spec::event(off(5)).delivered()];
+    wanted.sort();
+    assert_eq!(bus_reads(&text, None), wanted);
+}
+
+#[test]
+fn bus_line_without_its_line_feed_does_not_exist_yet() {
+    let wanted = [Spec::event(off(0)).delivered()];
+    for tail in [line(1).trim_end(), "{\"payl", " "] {
+        assert_eq!(bus_reads((line(0) + tail).as_bytes(), None), wanted, "{tail}");
+    }
+    assert_eq!(bus_reads(line(0).trim_end().as_bytes(), None), []);
+    assert_eq!(bus_reads(b"", None), []);
+}
+
+#[test]
+fn bus_line_over_the_limit_is_a_fault_once_it_is_ended() {
+    let long = vec![b' '; MAX_TEXT + 1];
+    let text = [&long, b"\n".as_slice(), line(1).as_bytes(), &long].concat();
+    let mut wanted = vec![fault(off(0), ReasonCode::DecodeError), Spec::event(off(1)).delivered()];
+    wanted.sort();
+    assert_eq!(bus_reads(&text, None), wanted);
+    let padded = |blanks: usize| [line(0).trim_end().as_bytes(), &b" ".repeat(blanks), b"\n"].concat();
+    let room = MAX_TEXT - line(0).trim_end().len();
+    assert_eq!(bus_reads(&padded(room), None), [Spec::event(off(0)).delivered()]);
+    assert_eq!(bus_reads(&padded(room + 1), None), [fault(off(0), ReasonCode::DecodeError)]);
+}
+
+#[test]
+fn bus_hash_is_verified_whenever_it_is_there() {
+    let with_hash = |hash: &str| Spec::event(off(0)).published().replacen('{', &format!("{{\"payload_hash\":{hash},"), 1) + "\n";
+    assert_eq!(bus_reads(with_hash("null").as_bytes(), None), [Spec::event(off(0)).delivered()]);
+    for hash in ["5", "[]", "\"\"", "true"] {
+        assert_eq!(bus_reads(with_hash(hash).as_bytes(), None), [fault(off(0), ReasonCode::PayloadHashMismatch)], "{hash}");
+    }
+}
+
+#[test]
+fn bus_without_a_root_serves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = FileBus::open(&dir.path().join("nowhere")).unwrap();
+    assert_eq!(log.source(), Source::Bus);
+    assert_eq!(log.bounds(&lane(OffsetKind::FileLine)).unwrap(), Bounds::default());
+    assert_eq!(log.chunks(&lane(OffsetKind::FileLine), &all()).unwrap(), []);
+}
+
+#[test]
+fn bus_whose_retention_moves_under_a_reader_is_an_error() {
+    let lane = lane(OffsetKind::FileLine);
+    let (dir, log) = bus_of(&lane, (line(0) + &line(1)).as_bytes(), Some(r#"{"base_offset":0}"#));
+    let ranges = all();
+    let chunks = log.chunks(&lane, &ranges).unwrap();
+    fs::write(dir.path().join(TOPIC).join("partition=0.jsonl"), line(1)).unwrap();
+    fs::write(dir.path().join(TOPIC).join("partition=0.meta.json"), r#"{"base_offset":1}"#).unwrap();
+    let scope = ReadScope { platform_run_id: RUN, lane: &lane, ranges: &ranges, verify: true };
+    let error = log.read(&chunks[0], scope, &mut Decoder::new(), &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert_eq!(error.code, ReasonCode::SourceIo);
+}
+
+#[cfg(unix)]
+#[test]
+fn links_that_leave_the_root_are_refused() {
+    use std::os::unix::fs::symlink;
+    let here = lane(OffsetKind::FileLine);
+    let denied = |log: &dyn EventLog| {
+        assert_eq!(log.bounds(&here).unwrap_err().code, ReasonCode::RefAccessDenied);
+        assert_eq!(log.chunks(&here, &all()).unwrap_err().code, ReasonCode::RefAccessDenied);
+    };
+
+    // The bus: the partition, its meta file, the whole topic.
+    let (outside, _log) = bus_of(&here, line(0).as_bytes(), Some("{}"));
+    let there = outside.path().join(TOPIC);
+    for linked in ["partition=0.jsonl", "partition=0.meta.json", ""] {
+        let dir = tempfile::tempdir().unwrap();
+        let topic = dir.path().join(TOPIC);
+        if linked.is_empty() {
+            symlink(&there, &topic).unwrap();
+        } else {
+            fs::create_dir(&topic).unwrap();
+            fs::write(topic.join("partition=0.jsonl"), line(0)).unwrap();
+            let _ = fs::remove_file(topic.join(linked));
+            symlink(there.join(linked), topic.join(linked)).unwrap();
+        }
+        denied(&FileBus::open(dir.path()).unwrap());
+    }
+
+    // The archive: one record, one file of lines, the whole lane.
+    let record = Spec::event(off(0)).archived(&here);
+    let (outside, _log) = archive_of(&here, &[("offset=0.json".into(), record.clone()), ("a.jsonl".into(), record)]);
+    let there = archive_folder(outside.path(), &here);
+    for linked in ["offset=0.json", "a.jsonl", ""] {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = archive_folder(dir.path(), &here);
+        if linked.is_empty() {
+            fs::create_dir_all(folder.parent().unwrap()).unwrap();
+            symlink(&there, &folder).unwrap();
+        } else {
+            fs::create_dir_all(&folder).unwrap();
+            symlink(there.join(linked), folder.join(linked)).unwrap();
+        }
+        denied(&Archive::new(Arc::new(LocalStore::open(dir.path()).unwrap()), RUN));
+    }
+
+    // A link that stays inside is a file like any other.
+    let (dir, log) = archive_of(&here, &[("kept".into(), Spec::event(off(0)).archived(&here))]);
+    let folder = archive_folder(dir.path(), &here);
+    symlink(folder.join("kept"), folder.join("offset=0.json")).unwrap();
+    assert_eq!(read(log.as_ref(), &here, &all(), true), [Spec::event(off(0)).delivered()]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_made_after_the_pieces_were_cut_is_refused_too() {
+    let here = lane(OffsetKind::FileLine);
+    let outside = tempfile::tempdir().unwrap();
+    let secret = outside.path().join("secret");
+    fs::write(&secret, line(0)).unwrap();
+    for form in &FORMS {
+        let (dir, log) = (form.make)(&here, &[Spec::event(off(0)), Spec::event(off(1))]);
+        let ranges = all();
+        let scope = ReadScope { platform_run_id: RUN, lane: &here, ranges: &ranges, verify: true };
+        for chunk in log.chunks(&here, &ranges).unwrap() {
+            let file = dir.path().join(&chunk.files[0].place);
+            fs::remove_file(&file).unwrap();
+            std::os::unix::fs::symlink(&secret, &file).unwrap();
+            let error = log.read(&chunk, scope, &mut Decoder::new(), &mut |d| panic!("{d:?}")).unwrap_err();
+            assert_eq!(error.code, ReasonCode::RefAccessDenied, "{}", form.name);
+        }
+    }
+}
+
+// ---- the archive ----
+
+fn archive_reads(files: &[(&str, String)], wanted: &[OffsetRange]) -> Vec<Seen> {
+    let lane = lane(OffsetKind::KafkaOffset);
+    let files: Vec<(String, String)> = files.iter().map(|(n, t)| ((*n).to_owned(), t.clone())).collect();
+    let (_dir, log) = archive_of(&lane, &files);
+    read(log.as_ref(), &lane, wanted, true)
+}
+
+fn record(n: u64) -> Value {
+    serde_json::from_str(&Spec::event(off(n)).archived(&lane(OffsetKind::KafkaOffset))).unwrap()
+}
+
+#[test]
+fn archive_record_must_lie_where_it_says_it_comes_from() {
+    let astray = |pointer: &str, value: Value| {
+        let mut record = record(3);
+        *record.pointer_mut(pointer).unwrap() = value;
+        record.to_string()
+    };
+    let invalid = |offset: Option<u64>| vec![fault(offset.map(off), ReasonCode::ReplayEventInvalid)];
+    for (pointer, value) in [
+        ("/origin_offset/topic", json!("other")),
+        ("/origin_offset/topic", json!(1)),
+        ("/origin_offset/partition", json!(1)),
+        ("/origin_offset/partition", json!("0")),
+        ("/origin_offset/offset_kind", json!("file_line")),
+        ("/origin_offset/offset_kind", json!("pulsar")),
+    ] {
+        let text = astray(pointer, value);
+        assert_eq!(archive_reads(&[("offset=3.json", text.clone())], &all()), invalid(Some(3)), "{text}");
+        assert_eq!(archive_reads(&[("a.jsonl", text.clone())], &all()), invalid(Some(3)), "{text}");
+    }
+    for (pointer, value) in [
+        ("/origin_offset", Value::Null),
+        ("/origin_offset/offset", Value::Null),
+        ("/origin_offset/offset", json!("-3")),
+        ("/origin_offset/offset", json!(3.0)),
+    ] {
+        let text = astray(pointer, value);
+        assert_eq!(archive_reads(&[("offset=3.json", text.clone())], &all()), invalid(Some(3)), "{text}");
+        assert_eq!(archive_reads(&[("a.jsonl", text.clone())], &all()), invalid(None), "{text}");
+    }
+    // The file's name outranks the record, so the fault stands at the name's offset.
+    assert_eq!(archive_reads(&[("offset=4.json", record(3).to_string())], &all()), invalid(Some(4)));
+    assert_eq!(archive_reads(&[("offset=0003.json", record(3).to_string())], &all()), [Spec::event(off(3)).delivered()]);
+    assert_eq!(archive_reads(&[("a.jsonl", astray("/origin_offset/offset", json!(3)))], &all()), [Spec::event(off(3)).delivered()]);
+}
+
+#[test]
+fn archive_copies_beside_the_envelope_must_agree_with_it() {
+    let edited = |key: &str, value: Value| {
+        let mut record = record(0);
+        record[key] = value;
+        archive_reads(&[("offset=0.json", record.to_string())], &all())
+    };
+    let invalid = [fault(off(0), ReasonCode::ReplayEventInvalid)];
+    for (key, value) in [
+        ("ts_utc", json!("2026-02-10T10:00:00.000001Z")),
+        ("ts_utc", json!("yesterday")),
+        ("ts_utc", json!(0)),
+        ("event_id", json!("another")),
+        ("event_id", json!(1)),
+        ("platform_run_id", json!(OTHER_RUN)),
+        ("scenario_run_id", json!("s2")),
+        ("event_type", json!("other")),
+        ("payload_hash", Value::Null),
+        ("payload_hash", json!(1)),
+        ("envelope", Value::Null),
+    ] {
+        assert_eq!(edited(key, value.clone()), invalid, "{key} = {value}");
+    }
+    // The same instant in another spelling, and fields that say nothing.
+    for (key, value) in
+        [("ts_utc", json!("2026-02-10T11:00:00+01:00")), ("scenario_run_id", Value::Null), ("archived_at_utc", json!("whenever"))]
+    {
+        assert_eq!(edited(key, value.clone()), [Spec::event(off(0)).delivered()], "{key} = {value}");
+    }
+}
+
+#[test]
+fn archive_run_stands_in_the_envelope_and_only_else_in_the_record() {
+    let lane = lane(OffsetKind::KafkaOffset);
+    let silent = with("e", |e| drop(e.as_object_mut().unwrap().remove("platform_run_id")));
+    let of = |run: &str| Spec::of(off(0), &silent).archived(&lane).replacen("\"absent\"", run, 1);
+    let reads = |text: String| archive_reads(&[("a.jsonl", text)], &all());
+    assert_eq!(reads(of(&json!(RUN).to_string())), [Spec::of(off(0), &silent).delivered()]);
+    assert_eq!(reads(of(&json!(OTHER_RUN).to_string())), [fault(off(0), ReasonCode::RunScopeInvalid)]);
+    assert_eq!(reads(of("null")), [fault(off(0), ReasonCode::ReplayEventInvalid)]);
+}
+
+#[test]
+fn archive_lines_that_are_no_records_are_lost_without_an_offset() {
+    let text = format!("{}\n\n{{\n{}\n \r\n", record(0), record(1));
+    let lost = fault(None, ReasonCode::DecodeError);
+    let mut wanted = vec![lost.clone(), lost.clone(), lost, Spec::event(off(0)).delivered(), Spec::event(off(1)).delivered()];
+    wanted.sort();
+    assert_eq!(archive_reads(&[("a.jsonl", text)], &all()), wanted);
+    let long = format!("{}\n{}", " ".repeat(MAX_TEXT + 1), record(1));
+    let mut wanted = vec![fault(None, ReasonCode::DecodeError), Spec::event(off(1)).delivered()];
+    wanted.sort();
+    assert_eq!(archive_reads(&[("a.jsonl", long), ("empty.jsonl", String::new())], &all()), wanted);
+    for text in [String::new(), "\n".into(), " ".repeat(MAX_TEXT + 1), format!("{} {}", record(0), record(0))] {
+        assert_eq!(archive_reads(&[("offset=0.json", text)], &all()), [fault(off(0), ReasonCode::DecodeError)]);
+    }
+}
+
+#[test]
+fn archive_offset_that_stands_twice_is_not_known() {
+    let text = record(5).to_string();
+    let doubled = text.replace("\"offset\":\"5\"", "\"offset\":\"999\",\"offset\":\"5\"");
+    let origins = text.replacen('{', "{\"origin_offset\":{\"offset\":\"999\"},", 1);
+    let elsewhere = text.replacen('{', "{\"x\":1,\"x\":1,", 1);
+    let decode = |offset: Option<u64>| vec![fault(offset.map(off), ReasonCode::DecodeError)];
+    // It must not slip out through the offset that happens to come first.
+    let wanted = ranges(&[(0, 10)]);
+    for text in [&doubled, &origins] {
+        assert_ne!(**text, record(5).to_string());
+        assert_eq!(archive_reads(&[("a.jsonl", text.clone())], &wanted), decode(None), "{text}");
+        assert_eq!(archive_reads(&[("offset=5.json", text.clone())], &wanted), decode(Some(5)), "{text}");
+    }
+    assert_eq!(archive_reads(&[("a.jsonl", elsewhere.clone())], &wanted), decode(Some(5)));
+    assert_eq!(archive_reads(&[("a.jsonl", elsewhere)], &ranges(&[(6, 10)])), []);
+}
+
+#[test]
+fn archive_leaves_unknown_neighbours_alone_and_counts_them() {
+    let here = lane(OffsetKind::KafkaOffset);
+    let names = ["README", "offset=x.json", "offset=-1.json", "offset=2.json.tmp", "offset=.json", "a.jsonl.gz", "a.parquet"];
+    let mut files: Vec<(String, String)> = names.iter().map(|n| ((*n).to_owned(), "nonsense".to_owned())).collect();
+    files.push(("offset=0.json".into(), record(0).to_string()));
+    files.push(("b.jsonl".into(), record(1).to_string()));
+    let (dir, log) = archive_of(&here, &files);
+    let deeper = archive_folder(dir.path(), &here).join("deeper");
+    fs::create_dir(&deeper).unwrap();
+    fs::write(deeper.join("offset=7.json"), record(7).to_string()).unwrap();
+    assert_eq!(log.bounds(&here).unwrap(), Bounds { retained_from: None, ignored_files: names.len() as u64 + 1 });
+    assert_eq!(read(log.as_ref(), &here, &all(), true), whole(&[Spec::event(off(0)), Spec::event(off(1))]));
+}
+
+#[test]
+fn archive_delivers_an_offset_as_often_as_it_is_there() {
+    let other = Spec::of(off(0), &envelope("another"));
+    let lines = format!("{}\n{}\n", record(0), other.archived(&lane(OffsetKind::KafkaOffset)));
+    let mut wanted = vec![Spec::event(off(0)).delivered(), Spec::event(off(0)).delivered(), other.delivered()];
+    wanted.sort();
+    assert_eq!(archive_reads(&[("offset=0.json", record(0).to_string()), ("a.jsonl", lines)], &all()), wanted);
+}
+
+// ---- label timelines ----
+
+const TYPE: &str = "fraud_disposition";
+
+/// One assertion; what is absent is null or not there at all, as the form has it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Stated {
+    id: Option<String>,
+    run: Option<String>,
+    event: Option<String>,
+    kind: Option<String>,
+    value: Option<String>,
+    effective: Option<String>,
+    observed: Option<String>,
+    hash: Option<String>,
+}
+
+fn stated(n: u64) -> Stated {
+    let text = |t: &str| Some(t.to_owned());
+    Stated {
+        id: Some(format!("{n:032x}")),
+        run: text(RUN),
+        event: Some(format!("evt_{n}")),
+        kind: text(TYPE),
+        value: text("FRAUD_CONFIRMED"),
+        effective: text("2026-02-09T00:00:00.000000Z"),
+        observed: Some(Instant(1_770_717_600_000_000 + i64::try_from(n).unwrap()).to_string()),
+        hash: Some(format!("{n:064x}")),
+    }
+}
+
+impl Stated {
+    fn subject(&self) -> Value {
+        let fields = [("platform_run_id", &self.run), ("event_id", &self.event)];
+        fields.into_iter().filter_map(|(k, v)| v.as_ref().map(|v| (k.to_owned(), json!(v)))).collect::<serde_json::Map<_, _>>().into()
+    }
+
+    fn to_json(&self) -> Value {
+        let mut value = json!({"label_subject_key": self.subject(), "source_type": "EXTERNAL", "evidence_refs": [{"ref_type": "EXTERNAL_REF", "ref_id": "x"}]});
+        for (key, text) in [
+            ("label_assertion_id", &self.id),
+            ("label_type", &self.kind),
+            ("label_value", &self.value),
+            ("effective_time", &self.effective),
+            ("observed_time", &self.observed),
+            ("payload_hash", &self.hash),
+        ] {
+            if let Some(text) = text {
+                value[key] = json!(text);
+            }
+        }
+        value
+    }
+}
+
+/// A variety of assertions: two types, two runs, texts outside ASCII, absent optional fields.
+fn assertions() -> Vec<Stated> {
+    let mut all: Vec<Stated> = (0..40).map(stated).collect();
+    for (i, a) in all.iter_mut().enumerate() {
+        match i % 8 {
+            1 => a.kind = Some("chargeback_status".into()),
+            2 => a.run = Some(OTHER_RUN.into()),
+            3 => a.event = Some(format!("é\u{1f600}\"\\\n{i}")),
+            4 => a.value = None,
+            5 => a.hash = None,
+            6 => a.effective = None,
+            7 => a.kind = Some("account_takeover".into()),
+            _ => {}
+        }
+    }
+    all[8].observed = None;
+    // One event may have many assertions, also at one instant.
+    all[16] = Stated { event: all[0].event.clone(), observed: all[0].observed.clone(), ..all[16].clone() };
+    all
+}
+
+/// One way to write a timeline.
+struct Store {
+    name: &'static str,
+    describes: &'static str,
+    make: fn(&Path, &[Stated]) -> PathBuf,
+}
+
+const STORES: [Store; 10] = [
+    Store { name: "one file of lines", describes: "jsonl", make: |dir, all| jsonl(&dir.join("labels.jsonl"), all) },
+    Store {
+        name: "three files of lines",
+        describes: "jsonl",
+        make: |dir, all| split(dir, all, 3, "jsonl", |at, part| drop(jsonl(at, part))),
+    },
+    Store {
+        name: "Parquet with a subject",
+        describes: "parquet",
+        make: |dir, all| parquet(&dir.join("labels.parquet"), all, Columns::Struct),
+    },
+    Store { name: "Parquet, flat", describes: "parquet", make: |dir, all| parquet(&dir.join("labels.parquet"), all, Columns::Flat) },
+    Store { name: "Parquet, large", describes: "parquet", make: |dir, all| parquet(&dir.join("labels.parquet"), all, Columns::Large) },
+    Store { name: "Parquet, views", describes: "parquet", make: |dir, all| parquet(&dir.join("labels.parquet"), all, Columns::View) },
+    Store {
+        name: "Parquet, dictionaries",
+        describes: "parquet",
+        make: |dir, all| parquet(&dir.join("labels.parquet"), all, Columns::Dictionary),
+    },
+    Store {
+        name: "lines and Parquet with timestamps",
+        describes: "jsonl+parquet",
+        make: |dir, all| {
+            let (some, more) = all.split_at(all.len() / 2);
+            jsonl(&dir.join("a.jsonl"), some);
+            split(dir, more, 2, "parquet", |at, part| drop(parquet(at, part, Columns::Timestamp)))
+        },
+    },
+    Store { name: "SQLite", describes: "sqlite", make: |dir, all| sqlite(&dir.join("labels.db"), all, "DELETE") },
+    Store { name: "SQLite in WAL mode", describes: "sqlite", make: |dir, all| sqlite(&dir.join("labels.sqlite"), all, "WAL") },
+];
+
+fn split(dir: &Path, all: &[Stated], files: usize, extension: &str, write: impl Fn(&Path, &[Stated])) -> PathBuf {
+    fs::write(dir.join("README"), "not read").unwrap();
+    for (i, part) in all.chunks(all.len().div_ceil(files).max(1)).enumerate() {
+        write(&dir.join(format!("part-{i}.{extension}")), part);
+    }
+    dir.to_owned()
+}
+
+fn jsonl(at: &Path, all: &[Stated]) -> PathBuf {
+    let lines: Vec<String> = all.iter().map(|a| a.to_json().to_string()).collect();
+    fs::write(at, lines.join("\n") + if all.len().is_multiple_of(2) { "\n" } else { "" }).unwrap();
+    at.to_owned()
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Columns {
+    Struct,
+    Flat,
+    Large,
+    View,
+    Dictionary,
+    Timestamp,
+}
+
+fn text_column<'t>(columns: Columns, texts: impl Iterator<Item = Option<&'t str>>) -> ArrayRef {
+    match columns {
+        Columns::Large => Arc::new(texts.collect::<LargeStringArray>()),
+        Columns::View => Arc::new(texts.collect::<StringViewArray>()),
+        Columns::Dictionary => Arc::new(texts.collect::<DictionaryArray<Int32Type>>()),
+        _ => Arc::new(texts.collect::<StringArray>()),
+    }
+}
+
+fn parquet(at: &Path, all: &[Stated], columns: Columns) -> PathBuf {
+    let column = |field: fn(&Stated) -> &Option<String>| text_column(columns, all.iter().map(|a| field(a).as_deref()));
+    let time = |field: fn(&Stated) -> &Option<String>| -> ArrayRef {
+        if columns != Columns::Timestamp {
+            return column(field);
+        }
+        let stamps: TimestampMicrosecondArray = all.iter().map(|a| field(a).as_ref().map(|t| Instant::parse(t).unwrap().0)).collect();
+        Arc::new(stamps.with_timezone("UTC"))
+    };
+    let (runs, events) = (column(|a| &a.run), column(|a| &a.event));
+    let mut batch = vec![
+        ("label_assertion_id", column(|a| &a.id), true),
+        ("label_type", column(|a| &a.kind), true),
+        ("label_value", column(|a| &a.value), true),
+        ("effective_time", time(|a| &a.effective), true),
+        ("observed_time", time(|a| &a.observed), true),
+        ("payload_hash", column(|a| &a.hash), true),
+    ];
+    if columns == Columns::Struct {
+        let field = |name: &str| Arc::new(Field::new(name, DataType::Utf8, true));
+        let subject = StructArray::from(vec![(field("platform_run_id"), runs), (field("event_id"), events)]);
+        batch.push(("label_subject_key", Arc::new(subject), true));
+    } else {
+        batch.extend([("platform_run_id", runs, true), ("event_id", events, true)]);
+    }
+    write_parquet(at, &RecordBatch::try_from_iter_with_nullable(batch).unwrap())
+}
+
+/// Small row groups, so that one file is several pieces.
+fn write_parquet(at: &Path, batch: &RecordBatch) -> PathBuf {
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(7)).build();
+    let mut writer = ArrowWriter::try_new(fs::File::create(at).unwrap(), batch.schema(), Some(properties)).unwrap();
+    writer.write(batch).unwrap();
+    writer.close().unwrap();
+    at.to_owned()
+}
+
+const TABLE: &str = "CREATE TABLE ls_label_timeline(label_assertion_id TEXT PRIMARY KEY, platform_run_id TEXT, event_id TEXT, \
+    label_type TEXT, label_value TEXT, effective_time TEXT, observed_time TEXT, source_type TEXT, actor_id TEXT, payload_hash TEXT, \
+    evidence_refs_json TEXT, assertion_ref TEXT, assertion_json TEXT, committed_at_utc TEXT)";
+
+fn sqlite(at: &Path, all: &[Stated], journal: &str) -> PathBuf {
+    drop(sqlite_open(at, all, journal));
+    at.to_owned()
+}
+
+fn sqlite_open(at: &Path, all: &[Stated], journal: &str) -> Connection {
+    let db = Connection::open(at).unwrap();
+    db.pragma_update(None, "journal_mode", journal).unwrap();
+    db.execute(TABLE, []).unwrap();
+    db.execute_batch("BEGIN").unwrap();
+    all.iter().for_each(|a| insert(&db, a, Some(a.to_json().to_string())));
+    db.execute_batch("COMMIT").unwrap();
+    db
+}
+
+fn insert(db: &Connection, a: &Stated, assertion: Option<String>) {
+    let sql = "INSERT INTO ls_label_timeline VALUES (?,?,?,?,?,?,?,'EXTERNAL',NULL,?,'[]','ref',?,'2026-02-10T11:00:00.000000Z')";
+    db.execute(sql, rusqlite::params![a.id, a.run, a.event, a.kind, a.value, a.effective, a.observed, a.hash, assertion]).unwrap();
+}
+
+fn types(list: &[&str]) -> BTreeSet<String> {
+    list.iter().map(|t| (*t).to_owned()).collect()
+}
+
+fn scan_parts(timeline: &dyn LabelTimeline, parts: &[Part], run: &str, types: &BTreeSet<String>) -> Result<Vec<Stated>, LabelError> {
+    let mut out = Vec::new();
+    for part in parts {
+        timeline.scan(part, LabelQuery { platform_run_id: run, types }, &mut |a| {
+            assert!(a.embedded_observed.is_none() || a.embedded_observed == a.observed, "{a:?}");
+            let text = |t: Option<&str>| t.map(str::to_owned);
+            out.push(Stated {
+                id: text(Some(a.id)),
+                run: text(Some(run)),
+                event: text(Some(a.event_id)),
+                kind: text(Some(a.label_type)),
+                value: text(a.value),
+                effective: text(a.effective),
+                observed: text(a.observed),
+                hash: text(a.payload_hash),
+            });
+            ControlFlow::Continue(())
+        })?;
+    }
+    out.sort();
+    Ok(out)
+}
+
+fn scan(path: &Path, run: &str, types: &BTreeSet<String>) -> Result<Vec<Stated>, LabelError> {
+    let timeline = labels::open(path)?;
+    let parts = timeline.parts()?;
+    scan_parts(timeline.as_ref(), &parts, run, types)
+}
+
+fn chosen(all: &[Stated], run: &str, types: &BTreeSet<String>) -> Vec<Stated> {
+    let wanted = |a: &&Stated| a.run.as_deref() == Some(run) && a.kind.as_ref().is_some_and(|k| types.contains(k));
+    let mut out: Vec<Stated> = all.iter().filter(wanted).cloned().collect();
+    out.sort();
+    out
+}
+
+/// Names and contents of a folder, with the times of change.
+fn state_of(dir: &Path) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
+    let paths = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    let mut out: Vec<_> = paths.map(|p| (p.clone(), fs::read(&p).unwrap(), p.metadata().unwrap().modified().unwrap())).collect();
+    out.sort();
+    out
+}
+
+#[test]
+fn every_timeline_gives_the_same_scan_and_leaves_no_trace() {
+    let all = assertions();
+    for store in &STORES {
+        let dir = tempfile::tempdir().unwrap();
+        let path = (store.make)(dir.path(), &all);
+        let before = state_of(dir.path());
+        assert_eq!(labels::open(&path).unwrap().describe(), store.describes, "{}", store.name);
+        for run in [RUN, OTHER_RUN, "platform_20990101T000000Z", ""] {
+            for list in [&[TYPE][..], &["chargeback_status", "account_takeover"], &[TYPE, "unheard_of"], &["unheard_of"], &[]] {
+                let types = types(list);
+                assert_eq!(scan(&path, run, &types).unwrap(), chosen(&all, run, &types), "{} {run} {list:?}", store.name);
+            }
+        }
+        assert_eq!(state_of(dir.path()), before, "{}", store.name);
+    }
+}
+
+#[test]
+fn every_timeline_may_be_empty() {
+    for store in &STORES {
+        let dir = tempfile::tempdir().unwrap();
+        let path = (store.make)(dir.path(), &[]);
+        if store.name == "three files of lines" {
+            fs::write(path.join("empty.jsonl"), "").unwrap();
+        }
+        assert_eq!(scan(&path, RUN, &types(&[TYPE])).unwrap(), [], "{}", store.name);
+    }
+}
+
+#[test]
+fn every_timeline_is_the_same_in_any_order_of_pieces_and_stops_when_told() {
+    let all = assertions();
+    let types = types(&[TYPE]);
+    for store in &STORES {
+        let dir = tempfile::tempdir().unwrap();
+        let timeline = labels::open(&(store.make)(dir.path(), &all)).unwrap();
+        let mut parts = timeline.parts().unwrap();
+        parts.reverse();
+        assert_eq!(scan_parts(timeline.as_ref(), &parts, RUN, &types).unwrap(), chosen(&all, RUN, &types), "{}", store.name);
+        for part in &parts {
+            let mut count = 0;
+            timeline
+                .scan(part, LabelQuery { platform_run_id: RUN, types: &types }, &mut |_| {
+                    count += 1;
+                    ControlFlow::Break(())
+                })
+                .unwrap();
+            assert_eq!(count, 1, "{} {part:?}", store.name);
+        }
+    }
+}
+
+#[test]
+fn every_timeline_refuses_an_assertion_without_id_run_event_or_type() {
+    let maims: [fn(&mut Stated); 4] = [|a| a.id = None, |a| a.run = None, |a| a.event = None, |a| a.kind = None];
+    for store in &STORES {
+        for (i, maim) in maims.iter().enumerate() {
+            let mut all: Vec<Stated> = (0..20).map(stated).collect();
+            maim(&mut all[17]);
+            let dir = tempfile::tempdir().unwrap();
+            let error = scan(&(store.make)(dir.path(), &all), RUN, &types(&[TYPE])).unwrap_err();
+            assert_eq!(error.code, ReasonCode::LabelTimelineInconsistent, "{} {i}", store.name);
+            let file = ["labels.", "part-"].iter().any(|stem| error.place.starts_with(stem));
+            assert!(file, "{}: {}", store.name, error.place);
+        }
+    }
+}
+
+#[test]
+fn a_timeline_that_cannot_be_used_is_unavailable() {
+    let dir = tempfile::tempdir().unwrap();
+    let unavailable = |path: &Path| {
+        let error =
+            labels::open(path).and_then(|t| t.parts().and_then(|parts| scan_parts(t.as_ref(), &parts, RUN, &types(&[TYPE])))).unwrap_err();
+        assert_eq!(error.code, ReasonCode::LabelStoreUnavailable, "{}", path.display());
+    };
+    for name in ["nowhere", "nowhere.jsonl", "nowhere.db", "nowhere.parquet"] {
+        unavailable(&dir.path().join(name));
+    }
+    unavailable(dir.path());
+    for name in [
+        "labels.csv",
+        "labels",
+        "labels.json",
+        "labels.DB2",
+        "labels.jsonl.gz",
+        "broken.parquet",
+        "broken.db",
+        "empty.parquet",
+        "tableless.db",
+    ] {
+        let text = if name == "tableless.db" {
+            ""
+        } else {
+            "nonsense that is longer than any header, to be read as what its name says: neither one nor the other"
+        };
+        fs::write(dir.path().join(name), if name == "empty.parquet" { "" } else { text }).unwrap();
+        unavailable(&dir.path().join(name));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("labels.db"), "").unwrap();
+    unavailable(folder.path());
+}
+
+#[test]
+fn a_timeline_that_vanishes_is_unavailable() {
+    let all = assertions();
+    for store in &STORES {
+        let dir = tempfile::tempdir().unwrap();
+        let timeline = labels::open(&(store.make)(dir.path(), &all)).unwrap();
+        let parts = timeline.parts().unwrap();
+        fs::read_dir(dir.path()).unwrap().for_each(|e| fs::remove_file(e.unwrap().path()).unwrap());
+        let error = scan_parts(timeline.as_ref(), &parts, RUN, &types(&[TYPE])).unwrap_err();
+        assert_eq!(error.code, ReasonCode::LabelStoreUnavailable, "{}", store.name);
+        assert_eq!(state_of(dir.path()), [], "{}", store.name);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn links_in_a_folder_of_labels_stay_inside_or_are_refused() {
+    use std::os::unix::fs::symlink;
+    let outside = tempfile::tempdir().unwrap();
+    let target = jsonl(&outside.path().join("labels.jsonl"), &[stated(1)]);
+    for (extension, to, code) in [
+        ("jsonl", target.as_path(), ReasonCode::RefAccessDenied),
+        ("parquet", target.as_path(), ReasonCode::RefAccessDenied),
+        // Labels that ought to be there and are not must not pass for no labels.
+        ("jsonl", Path::new("gone"), ReasonCode::LabelStoreUnavailable),
+        ("parquet", Path::new("gone"), ReasonCode::LabelStoreUnavailable),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        jsonl(&dir.path().join("a.jsonl"), &[stated(0)]);
+        symlink(to, dir.path().join(format!("b.{extension}"))).unwrap();
+        assert_eq!(labels::open(dir.path()).unwrap_err().code, code, "{extension}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    jsonl(&dir.path().join("kept"), &[stated(0)]);
+    symlink("kept", dir.path().join("a.jsonl")).unwrap();
+    assert_eq!(scan(dir.path(), RUN, &types(&[TYPE])).unwrap(), [stated(0)]);
+}
+
+// ---- labels as JSON lines ----
+
+#[test]
+fn label_lines_are_neither_lost_nor_doubled_at_the_edges_of_pieces() {
+    const PIECE: usize = 16 << 20;
+    let types = types(&[TYPE]);
+    let padded = |n: u64, size: usize| {
+        let mut value = stated(n).to_json();
+        value["evidence_refs"] = json!("");
+        let pad = size - value.to_string().len() - 1;
+        value["evidence_refs"] = json!("x".repeat(pad));
+        value.to_string() + "\n"
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("labels.jsonl");
+    let mut text = String::new();
+    let mut count = 0;
+    let mut add = |text: &mut String, size: usize| {
+        text.push_str(&padded(count, size));
+        count += 1;
+    };
+    // A line that begins exactly with the second piece, and one that lies across the edge of the third.
+    while text.len() < PIECE {
+        let left = PIECE - text.len();
+        add(&mut text, if left < 2_000_000 { left } else { 1_000_003 });
+    }
+    assert_eq!(text.len(), PIECE);
+    while text.len() < 2 * PIECE + 1_500_000 {
+        add(&mut text, 999_979);
+    }
+    for _ in 0..100 {
+        add(&mut text, 600);
+    }
+    assert!(text.len() > 33 << 20);
+    fs::write(&path, &text).unwrap();
+    let timeline = labels::open(&path).unwrap();
+    let parts = timeline.parts().unwrap();
+    assert_eq!(parts.len(), 3);
+    let mut wanted: Vec<Stated> = (0..count).map(stated).collect();
+    wanted.sort();
+    let found = scan_parts(timeline.as_ref(), &parts, RUN, &types).unwrap();
+    assert!(found == wanted, "{} of {} assertions", found.len(), wanted.len());
+    let first = scan_parts(timeline.as_ref(), &parts[..1], RUN, &types).unwrap();
+    assert_eq!(first.len(), text[..PIECE].lines().count());
+}
+
+#[test]
+fn label_lines_may_be_cut_at_any_byte() {
+    let all: Vec<Stated> = (0..4).map(stated).collect();
+    let types = types(&[TYPE]);
+    let dir = tempfile::tempdir().unwrap();
+    let line = |i: usize| all[i].to_json().to_string();
+    for end in ["\n", "", "\r\n\n"] {
+        let text = format!("{}\n\n{}\r\n{}\n{}{end}", line(0), line(1), line(2), line(3));
+        let path = dir.path().join("labels.jsonl");
+        fs::write(&path, &text).unwrap();
+        let timeline = labels::open(&path).unwrap();
+        let size = text.len() as u64;
+        for cut in 1..size {
+            let parts = [Part { file: 0, from: 0, to: cut }, Part { file: 0, from: cut, to: size }];
+            assert_eq!(scan_parts(timeline.as_ref(), &parts, RUN, &types).unwrap(), all, "cut at {cut}");
+        }
+        let bytes: Vec<Part> = (0..size).map(|at| Part { file: 0, from: at, to: at + 1 }).collect();
+        assert_eq!(scan_parts(timeline.as_ref(), &bytes, RUN, &types).unwrap(), all, "byte by byte");
+    }
+}
+
+#[test]
+fn a_line_that_is_no_assertion_is_named_by_its_place() {
+    let types = types(&[TYPE]);
+    let dir = tempfile::tempdir().unwrap();
+    let good = stated(0).to_json().to_string();
+    let without = |key: &str| {
+        let mut value = stated(1).to_json();
+        value.as_object_mut().unwrap().remove(key);
+        value.to_string()
+    };
+    let mut flat = stated(1).to_json();
+    flat["platform_run_id"] = json!(RUN);
+    flat["event_id"] = json!("e");
+    flat["label_subject_key"] = json!("e");
+    let mut other = stated(1);
+    other.run = Some(OTHER_RUN.into());
+    let bad = [
+        "nonsense".into(),
+        "{".into(),
+        "[]".into(),
+        "null".into(),
+        "{}".into(),
+        "\u{feff}{}".into(),
+        without("label_assertion_id"),
+        without("label_subject_key"),
+        without("label_type"),
+        flat.to_string(),
+        good.replacen('{', "{\"label_value\":\"LEGIT_CONFIRMED\",", 1),
+        // What cannot be read may be about any run.
+        other.to_json().to_string().replacen('{', "{\"x\":1,\"x\":1,", 1),
+        format!("{good} {good}"),
+        " ".repeat(MAX_TEXT + 1),
+    ];
+    for text in bad {
+        let path = dir.path().join("labels.jsonl");
+        fs::write(&path, format!("{good}\n{text}\n{good}\n")).unwrap();
+        let error = scan(&path, RUN, &types).unwrap_err();
+        let shown: String = text.chars().take(80).collect();
+        assert_eq!(error.code, ReasonCode::LabelTimelineInconsistent, "{shown}");
+        assert_eq!(error.place, format!("labels.jsonl at byte {}", good.len() + 1), "{shown}");
+    }
+}
+
+#[test]
+fn label_fields_that_are_not_text_are_absent() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("labels.jsonl");
+    let mut value = stated(0).to_json();
+    for key in ["label_value", "effective_time", "observed_time", "payload_hash"] {
+        value[key] = json!(5);
+    }
+    fs::write(&path, value.to_string()).unwrap();
+    let wanted = Stated { value: None, effective: None, observed: None, hash: None, ..stated(0) };
+    assert_eq!(scan(&path, RUN, &types(&[TYPE])).unwrap(), [wanted]);
+}
+
+// ---- labels as Parquet ----
+
+#[test]
+fn parquet_columns_that_are_all_null_or_missing_are_absent() {
+    let bare = |n| Stated { value: None, effective: None, observed: None, hash: None, ..stated(n) };
+    let all: Vec<Stated> = (0..9).map(bare).collect();
+    for columns in [Columns::Struct, Columns::Flat, Columns::Large, Columns::View, Columns::Dictionary, Columns::Timestamp] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = parquet(&dir.path().join("labels.parquet"), &all, columns);
+        assert_eq!(scan(&path, RUN, &types(&[TYPE])).unwrap(), all);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let text = |t: &str| text_column(Columns::Flat, [Some(t)].into_iter());
+    let columns = [
+        ("label_assertion_id", stated(0).id),
+        ("platform_run_id", stated(0).run),
+        ("event_id", stated(0).event),
+        ("label_type", stated(0).kind),
+    ];
+    let batch = |without: Option<usize>| {
+        let kept = columns.iter().enumerate().filter(|(i, _)| Some(*i) != without);
+        RecordBatch::try_from_iter(kept.map(|(_, (name, value))| (*name, text(value.as_ref().unwrap())))).unwrap()
+    };
+    let path = write_parquet(&dir.path().join("labels.parquet"), &batch(None));
+    assert_eq!(scan(&path, RUN, &types(&[TYPE])).unwrap(), [bare(0)]);
+    for missing in 0..columns.len() {
+        let path = write_parquet(&dir.path().join("labels.parquet"), &batch(Some(missing)));
+        let error = scan(&path, RUN, &types(&[TYPE])).unwrap_err();
+        assert_eq!((error.code, error.place.as_str()), (ReasonCode::LabelTimelineInconsistent, "labels.parquet"));
+    }
+}
+
+/// The columns of a subject may be such that they cannot be null, while the subject is.
+#[test]
+fn parquet_subject_that_is_null_is_no_subject() {
+    let field = |name: &str| Arc::new(Field::new(name, DataType::Utf8, false));
+    let column = |texts: [&str; 2]| text_column(Columns::Flat, texts.into_iter().map(Some));
+    let subject = StructArray::try_new(
+        vec![field("platform_run_id"), field("event_id")].into(),
+        vec![column([RUN, ""]), column(["evt_0", ""])],
+        Some(NullBuffer::from(vec![true, false])),
+    )
+    .unwrap();
+    let batch = RecordBatch::try_from_iter_with_nullable([
+        ("label_assertion_id", column(["a", "b"]), false),
+        ("label_subject_key", Arc::new(subject) as ArrayRef, true),
+        ("label_type", column([TYPE, TYPE]), false),
+    ])
+    .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let error = scan(&write_parquet(&dir.path().join("labels.parquet"), &batch), RUN, &types(&[TYPE])).unwrap_err();
+    assert_eq!((error.code, error.place.as_str()), (ReasonCode::LabelTimelineInconsistent, "labels.parquet row group 0 row 1"));
+}
+
+#[test]
+fn parquet_types_that_would_have_to_be_guessed_are_refused() {
+    use arrow::array::{Int64Array, TimestampMillisecondArray};
+    let micros = TimestampMicrosecondArray::from(vec![0]);
+    let columns: [(&str, ArrayRef); 5] = [
+        ("observed_time", Arc::new(TimestampMillisecondArray::from(vec![0]).with_timezone("UTC"))),
+        ("observed_time", Arc::new(micros.clone())),
+        ("observed_time", Arc::new(micros.with_timezone("Europe/Paris"))),
+        ("label_value", Arc::new(Int64Array::from(vec![1]))),
+        ("label_assertion_id", Arc::new(Int64Array::from(vec![1]))),
+    ];
+    for (name, column) in columns {
+        let text = |t: &str| text_column(Columns::Flat, [Some(t)].into_iter());
+        let mut batch = vec![("platform_run_id", text(RUN)), ("event_id", text("e")), ("label_type", text(TYPE))];
+        if name != "label_assertion_id" {
+            batch.push(("label_assertion_id", text("a")));
+        }
+        batch.push((name, column));
+        let dir = tempfile::tempdir().unwrap();
+        let path = write_parquet(&dir.path().join("labels.parquet"), &RecordBatch::try_from_iter(batch).unwrap());
+        assert_eq!(scan(&path, RUN, &types(&[TYPE])).unwrap_err().code, ReasonCode::LabelTimelineInconsistent, "{name}");
+    }
+}
+
+// ---- labels in SQLite ----
+
+#[test]
+fn sqlite_shows_a_backdated_column_beside_what_the_assertion_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("labels.db");
+    let db = sqlite_open(&path, &[], "DELETE");
+    let embedded = stated(0);
+    let backdated = Stated { observed: Some("2020-01-01T00:00:00Z".into()), ..stated(0) };
+    insert(&db, &backdated, Some(embedded.to_json().to_string()));
+    insert(&db, &stated(1), None);
+    insert(&db, &stated(2), Some(Stated { observed: None, ..stated(2) }.to_json().to_string()));
+    drop(db);
+    let timeline = labels::open(&path).unwrap();
+    let mut found = Vec::new();
+    timeline
+        .scan(&timeline.parts().unwrap()[0], LabelQuery { platform_run_id: RUN, types: &types(&[TYPE]) }, &mut |a| {
+            found.push((a.observed.map(str::to_owned), a.embedded_observed.map(str::to_owned)));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(found, [(backdated.observed, embedded.observed), (stated(1).observed, None), (stated(2).observed, None)]);
+}
+
+#[test]
+fn sqlite_refuses_any_other_difference_between_column_and_assertion() {
+    let scanned = |assertion: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("labels.db");
+        insert(&sqlite_open(&path, &[], "DELETE"), &stated(0), Some(assertion.to_owned()));
+        scan(&path, RUN, &types(&[TYPE]))
+    };
+    let edited = |pointer: &str, value: Value| {
+        let mut assertion = stated(0).to_json();
+        assertion["actor_id"] = Value::Null;
+        *assertion.pointer_mut(pointer).unwrap() = value;
+        assertion.to_string()
+    };
+    let mut bad: Vec<String> = ["", "nonsense", "[]", "5", "null", "\"x\""].map(str::to_owned).into();
+    bad.push(stated(0).to_json().to_string().replacen('{', "{\"observed_time\":\"2020-01-01T00:00:00Z\",", 1));
+    bad.push(edited("/observed_time", json!(5)));
+    for pointer in [
+        "/label_assertion_id",
+        "/label_subject_key/platform_run_id",
+        "/label_subject_key/event_id",
+        "/label_type",
+        "/label_value",
+        "/effective_time",
+        "/payload_hash",
+        "/source_type",
+        "/actor_id",
+    ] {
+        bad.push(edited(pointer, json!("other")));
+        bad.push(edited(pointer, json!(7)));
+    }
+    for text in bad {
+        let error = scanned(&text).unwrap_err();
+        assert_eq!((error.code, error.place.as_str()), (ReasonCode::LabelTimelineInconsistent, "labels.db"), "{text}");
+        assert!(text.is_empty() || error.message.contains(stated(0).id.as_ref().unwrap()), "{}", error.message);
+    }
+    // The same instant in another spelling, and fields that no column has.
+    for text in [edited("/effective_time", json!("2026-02-09T01:00:00+01:00")), edited("/evidence_refs", json!([]))] {
+        assert_eq!(scanned(&text).unwrap(), [stated(0)], "{text}");
+    }
+}
+
+#[test]
+fn sqlite_values_that_are_not_text_are_refused() {
+    for column in ["label_assertion_id", "platform_run_id", "event_id", "label_type", "label_value", "observed_time", "assertion_json"] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("labels.db");
+        let db = sqlite_open(&path, &[stated(0), stated(1)], "DELETE");
+        db.execute(&format!("UPDATE ls_label_timeline SET {column} = x'00ff' WHERE event_id = 'evt_1'"), []).unwrap();
+        drop(db);
+        assert_eq!(scan(&path, RUN, &types(&[TYPE])).unwrap_err().code, ReasonCode::LabelTimelineInconsistent, "{column}");
+    }
+}
+
+#[test]
+fn sqlite_in_wal_mode_is_read_with_what_its_writer_has_committed() {
+    let wanted = [stated(0), stated(1)];
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = dir.path().join("labels #1?.db");
+    let db = sqlite_open(&path, &[stated(0)], "WAL");
+    db.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
+    insert(&db, &stated(1), None);
+    let main = (fs::read(&path).unwrap(), path.metadata().unwrap().modified().unwrap());
+    assert_eq!(scan(&path, RUN, &types(&[TYPE])).unwrap(), wanted);
+    db.execute_batch("BEGIN").unwrap();
+    insert(&db, &stated(2), None);
+    assert_eq!(scan(&path, RUN, &types(&[TYPE])).unwrap(), wanted, "what is not committed is not there");
+    assert_eq!((fs::read(&path).unwrap(), path.metadata().unwrap().modified().unwrap()), main);
+
+    // As after a crash of the writer: commits in the log, no index of the log.
+    for suffix in ["", "-wal"] {
+        fs::copy(format!("{}{suffix}", path.display()), copy.path().join(format!("labels.db{suffix}"))).unwrap();
+    }
+    let crashed = copy.path().join("labels.db");
+    let before = fs::read(&crashed).unwrap();
+    assert_eq!(scan(&crashed, RUN, &types(&[TYPE])).unwrap(), wanted);
+    assert_eq!(fs::read(&crashed).unwrap(), before);
+    drop(db);
+    assert_eq!(scan(&path, RUN, &types(&[TYPE])).unwrap(), wanted);
+}
+
+#[test]
+fn sqlite_in_the_middle_of_a_write_is_never_read_as_it_lies() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = dir.path().join("labels.db");
+    let all: Vec<Stated> = (0..2000).map(stated).collect();
+    let db = sqlite_open(&path, &all, "DELETE");
+    db.pragma_update(None, "cache_size", 5).unwrap();
+    db.execute_batch("BEGIN; UPDATE ls_label_timeline SET label_value = 'LEGIT_CONFIRMED', assertion_json = NULL").unwrap();
+    // The writer crashes: half of its pages are in the file, the old ones in the journal.
+    for suffix in ["", "-journal"] {
+        fs::copy(format!("{}{suffix}", path.display()), copy.path().join(format!("labels.db{suffix}"))).unwrap();
+    }
+    let crashed = copy.path().join("labels.db");
+    assert_ne!(fs::read(&crashed).unwrap(), {
+        db.execute_batch("ROLLBACK").unwrap();
+        fs::read(&path).unwrap()
+    });
+    let before = state_of(copy.path());
+    assert_eq!(scan(&crashed, RUN, &types(&[TYPE])).unwrap_err().code, ReasonCode::LabelStoreUnavailable);
+    assert_eq!(state_of(copy.path()), before);
+
+    // The writer is at work: its lock is waited for, not passed by.
+    db.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    assert_eq!(scan(&path, RUN, &types(&[TYPE])).unwrap_err().code, ReasonCode::LabelStoreUnavailable);
+    db.execute_batch("ROLLBACK").unwrap();
+    let mut wanted = all;
+    wanted.sort();
+    assert!(scan(&path, RUN, &types(&[TYPE])).unwrap() == wanted);
+}
+
+#[test]
+fn sqlite_that_changes_under_a_reader_without_locks_is_unavailable() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = sqlite(&dir.path().join("labels.db"), &[stated(0)], "WAL");
+    let timeline = labels::open(&path).unwrap();
+    let error = timeline
+        .scan(&timeline.parts().unwrap()[0], LabelQuery { platform_run_id: RUN, types: &types(&[TYPE]) }, &mut |_| {
+            // Closing the last connection moves its commits into the file.
+            let writer = Connection::open(&path).unwrap();
+            (1..100).for_each(|n| insert(&writer, &stated(n), Some(stated(n).to_json().to_string())));
+            ControlFlow::Break(())
+        })
+        .unwrap_err();
+    assert_eq!(error.code, ReasonCode::LabelStoreUnavailable);
+    assert_eq!(scan(&path, RUN, &types(&[TYPE])).unwrap().len(), 100);
+}

@@ -9,8 +9,8 @@ use crate::json::MAX_TEXT;
 pub(crate) enum Line<'b> {
     /// The text without its line feed; whether the line feed was there.
     Text(&'b [u8], bool),
-    /// A line over the limit, passed over.
-    TooLong,
+    /// A line over the limit, passed over; whether its line feed was there.
+    TooLong(bool),
 }
 
 /// Reads lines without holding more than one.
@@ -35,8 +35,7 @@ impl<R: Read> Lines<R> {
         }
         let ended = self.buffer.last() == Some(&b'\n');
         if !ended && read as u64 == limit {
-            self.skip_rest()?;
-            return Ok(Some(Line::TooLong));
+            return Ok(Some(Line::TooLong(self.skip_rest()?)));
         }
         if ended {
             self.buffer.pop();
@@ -44,11 +43,12 @@ impl<R: Read> Lines<R> {
         Ok(Some(Line::Text(&self.buffer, ended)))
     }
 
-    fn skip_rest(&mut self) -> io::Result<()> {
+    /// Passes over the rest of a line; whether it has an end.
+    fn skip_rest(&mut self) -> io::Result<bool> {
         loop {
             let available = self.reader.fill_buf()?;
             if available.is_empty() {
-                return Ok(());
+                return Ok(false);
             }
             let (used, done) = match available.iter().position(|b| *b == b'\n') {
                 Some(at) => (at + 1, true),
@@ -56,7 +56,7 @@ impl<R: Read> Lines<R> {
             };
             self.reader.consume(used);
             if done {
-                return Ok(());
+                return Ok(true);
             }
         }
     }

@@ -70,6 +70,11 @@ impl Decoder {
             Ok(doc) => doc,
             Err(e) => return fault(named, Bad(ReasonCode::DecodeError, e.to_string())),
         };
+        if let Err(bad) = no_duplicates(doc) {
+            // An offset that stands twice is not known, unless the file's name says it.
+            let offset = named.or_else(|| sole_offset(doc));
+            return if offset.is_some_and(|o| !scope.wants(o)) { None } else { fault(offset, bad) };
+        }
         let offset = match origin(doc, scope, named) {
             Ok(offset) => offset,
             Err((offset, bad)) => return fault(offset.or(named), bad),
@@ -105,20 +110,32 @@ fn no_duplicates(doc: Doc<'_>) -> Result<(), Bad> {
     }
 }
 
+/// A field that is there and not null.
+fn stated<'a>(item: Item<'a>, key: &str) -> Option<Item<'a>> {
+    item.get(key).filter(|field| !field.is_null())
+}
+
 fn text<'a>(item: Item<'a>, key: &str) -> Option<Cow<'a, str>> {
     item.get(key).and_then(Item::str)
+}
+
+/// The offset of a record whose keys repeat, where that one is not in doubt.
+fn sole_offset(doc: Doc<'_>) -> Option<Offset> {
+    let sole = |object: Item<'_>, key: &str| object.fields().filter(|(k, _)| k == key).count() == 1;
+    let origin = doc.root().get("origin_offset").filter(|_| sole(doc.root(), "origin_offset"))?;
+    let item = origin.get("offset").filter(|_| sole(origin, "offset"))?;
+    offset_of(item)
+}
+
+fn offset_of(item: Item<'_>) -> Option<Offset> {
+    item.str().or_else(|| item.number().map(Cow::Borrowed)).and_then(|t| Offset::parse(&t))
 }
 
 /// The record's own statement of where it came from, held against where it lies.
 fn origin(doc: Doc<'_>, scope: ReadScope<'_>, named: Option<Offset>) -> Result<Offset, (Option<Offset>, Bad)> {
     let lost = |message: String| (None, Bad(ReasonCode::ReplayEventInvalid, message));
     let origin = doc.root().get("origin_offset").ok_or_else(|| lost("origin_offset is missing".into()))?;
-    let item = origin.get("offset");
-    let offset = item
-        .and_then(Item::str)
-        .or_else(|| item.and_then(Item::number).map(Cow::Borrowed))
-        .and_then(|t| Offset::parse(&t))
-        .ok_or_else(|| lost("origin_offset.offset is not decimal digits".into()))?;
+    let offset = origin.get("offset").and_then(offset_of).ok_or_else(|| lost("origin_offset.offset is not decimal digits".into()))?;
     let here = (scope.lane.topic.as_str(), i64::from(scope.lane.partition), Some(scope.lane.kind));
     let topic = text(origin, "topic").unwrap_or_default();
     let partition = origin.get("partition").and_then(Item::number).and_then(|t| t.parse::<i64>().ok()).unwrap_or(-1);
@@ -134,12 +151,12 @@ fn origin(doc: Doc<'_>, scope: ReadScope<'_>, named: Option<Offset>) -> Result<O
 }
 
 fn archived<'a>(doc: Doc<'a>, offset: Offset, scope: ReadScope<'_>, scratch: &mut Vec<u8>) -> Result<EventRecord<'a>, Bad> {
-    no_duplicates(doc)?;
     let root = doc.root();
     let Some(envelope) = root.get("envelope").filter(|e| e.kind() == Kind::Object) else {
         return invalid("envelope is missing or not an object");
     };
-    let run = text(envelope, "platform_run_id").or_else(|| text(root, "platform_run_id"));
+    // An envelope need not name its run; the record does so in its place, but never against it.
+    let run = stated(envelope, "platform_run_id").or_else(|| stated(root, "platform_run_id")).and_then(Item::str);
     match run.as_deref() {
         Some(run) if run == scope.platform_run_id => {}
         Some(run) => return bad(ReasonCode::RunScopeInvalid, format!("a record of {run} in the archive of {}", scope.platform_run_id)),
@@ -150,16 +167,16 @@ fn archived<'a>(doc: Doc<'a>, offset: Offset, scope: ReadScope<'_>, scratch: &mu
     let event = event_of(envelope, offset, payload_hash)?;
     // The copies beside the envelope are not covered by its hash, so they must say the same.
     for key in ["event_id", "platform_run_id", "scenario_run_id", "event_type"] {
-        if let (Some(copy), Some(original)) = (text(root, key), text(envelope, key)) {
-            if copy != original {
-                return invalid(format!("{key} of the record differs from its envelope's"));
-            }
+        if let (Some(copy), Some(original)) = (stated(root, key), text(envelope, key))
+            && copy.str() != Some(original)
+        {
+            return invalid(format!("{key} of the record differs from its envelope's"));
         }
     }
-    if let Some(copy) = text(root, "ts_utc") {
-        if Instant::parse(&copy).ok() != Some(event.ts) {
-            return invalid("ts_utc of the record differs from its envelope's");
-        }
+    if let Some(copy) = stated(root, "ts_utc")
+        && copy.str().and_then(|t| Instant::parse(&t).ok()) != Some(event.ts)
+    {
+        return invalid("ts_utc of the record differs from its envelope's");
     }
     Ok(event)
 }
@@ -175,7 +192,13 @@ fn published<'a>(doc: Doc<'a>, offset: Offset, scope: ReadScope<'_>, scratch: &m
         Some(_) => return Ok(None),
         None => return invalid("platform_run_id is missing"),
     }
-    let declared = text(root, "payload_hash");
+    let declared = match stated(root, "payload_hash") {
+        None => None,
+        Some(item) => match item.str() {
+            Some(declared) => Some(declared),
+            None => return bad(ReasonCode::PayloadHashMismatch, "the declared hash is not text"),
+        },
+    };
     let payload_hash = verified(envelope, declared.as_deref(), scope.verify, scratch)?;
     event_of(envelope, offset, payload_hash).map(Some)
 }

@@ -149,7 +149,13 @@ impl Store for LocalStore {
                     return Err(StoreError::new(ErrorKind::Denied, folder.as_str(), "a file name that is not UTF-8"));
                 };
                 let at = folder.join(name);
-                let Some(real) = self.resolve(&at)? else { continue };
+                let Some(real) = self.resolve(&at)? else {
+                    // A name that leads nowhere would be an object lost unseen.
+                    if entry.path().symlink_metadata().is_ok() {
+                        return Err(StoreError::new(ErrorKind::Io, at.as_str(), "a link to nothing"));
+                    }
+                    continue;
+                };
                 let data = real.metadata().map_err(|e| at_ref(&at, e))?;
                 if data.is_dir() {
                     folders.push(at);

@@ -55,7 +55,7 @@ impl LabelTimeline for JsonlLabels {
             // The line that begins before the piece belongs to the piece before.
             at += match lines.next().map_err(unavailable)? {
                 Some(Line::Text(text, ended)) => text.len() as u64 + u64::from(ended),
-                Some(Line::TooLong) | None => {
+                Some(Line::TooLong(_)) | None => {
                     return Err(LabelError::inconsistent(&name, format!("a line longer than the limit before byte {}", part.from)));
                 }
             };
@@ -65,7 +65,7 @@ impl LabelTimeline for JsonlLabels {
             let place = || format!("{name} at byte {at}");
             let (text, ended) = match lines.next().map_err(unavailable)? {
                 None => break,
-                Some(Line::TooLong) => return Err(LabelError::inconsistent(place(), "a line longer than the limit of 16 MiB")),
+                Some(Line::TooLong(_)) => return Err(LabelError::inconsistent(place(), "a line longer than the limit of 16 MiB")),
                 Some(Line::Text(text, ended)) => (text, ended),
             };
             if !blank(text) && deliver(&mut tape, text, query, &place, sink)?.is_break() {

@@ -128,7 +128,7 @@ pub fn open(path: &Path) -> Result<Box<dyn LabelTimeline>, LabelError> {
         let shown = file.display().to_string();
         match crate::store::contained(&real, &file) {
             Ok(Some(file)) => list.push(file),
-            Ok(None) => {}
+            Ok(None) => return Err(LabelError::unavailable(shown, "a link to nothing")),
             Err(e) => return Err(LabelError { code: ReasonCode::RefAccessDenied, place: shown, message: e.to_string() }),
         }
     }

@@ -49,11 +49,14 @@ impl LabelTimeline for ParquetLabels {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| LabelError::unavailable(&name, e))?;
         let group = usize::try_from(part.from).unwrap_or(usize::MAX);
         let reader = builder.with_row_groups(vec![group]).build().map_err(|e| LabelError::unavailable(&name, e))?;
+        let mut rows = 0;
         for batch in reader {
             let batch = batch.map_err(|e| LabelError::unavailable(&name, e))?;
-            if deliver(&batch, query, &name, sink)?.is_break() {
+            let place = |row: usize| format!("{name} row group {group} row {}", rows + row);
+            if deliver(&batch, query, &name, &place, sink)?.is_break() {
                 break;
             }
+            rows += batch.num_rows();
         }
         Ok(())
     }
@@ -69,11 +72,14 @@ fn texts(column: Option<ArrayRef>, name: &str, what: &str) -> Result<Option<Stri
         DataType::Dictionary(_, _) => {
             let dictionary = column.as_any_dictionary();
             let values = texts(Some(dictionary.values().clone()), name, what)?.unwrap_or_else(|| StringArray::new_null(0));
+            if values.is_empty() {
+                return Ok(Some(StringArray::new_null(column.len())));
+            }
             let keys = dictionary.normalized_keys();
             Ok(Some(
                 keys.iter()
                     .enumerate()
-                    .map(|(row, key)| (column.is_valid(row) && *key < values.len()).then(|| values.value(*key)))
+                    .map(|(row, key)| (column.is_valid(row) && values.is_valid(*key)).then(|| values.value(*key)))
                     .collect(),
             ))
         }
@@ -91,6 +97,7 @@ fn deliver(
     batch: &RecordBatch,
     query: LabelQuery<'_>,
     name: &str,
+    place: &dyn Fn(usize) -> String,
     sink: &mut LabelSink<'_>,
 ) -> Result<std::ops::ControlFlow<()>, LabelError> {
     let column = |key: &str| texts(batch.column_by_name(key).cloned(), name, key);
@@ -113,8 +120,10 @@ fn deliver(
         array.as_ref().filter(|a| a.is_valid(row)).map(|a| a.value(row).to_owned())
     };
     for row in 0..batch.num_rows() {
-        if [&ids, &runs, &events, &types].iter().any(|a| a.is_null(row)) {
-            return Err(LabelError::inconsistent(name, format!("row {row}: an assertion without id, subject or type")));
+        // A subject that is null as a whole may still have values in columns that cannot be null.
+        let no_subject = subject.as_ref().is_some_and(|s| s.is_null(row));
+        if no_subject || [&ids, &runs, &events, &types].iter().any(|a| a.is_null(row)) {
+            return Err(LabelError::inconsistent(place(row), "an assertion without id, subject or type"));
         }
         if runs.value(row) != query.platform_run_id || !query.types.contains(types.value(row)) {
             continue;

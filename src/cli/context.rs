@@ -1,0 +1,128 @@
+//! What every command starts from: the configuration, and doors to the store and the ledger.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Failure;
+use crate::config::Config;
+use crate::contract::ReasonCode;
+use crate::ledger::{Ledger, LedgerError, Owner, RunRow};
+use crate::pipeline::gate::Env;
+use crate::pipeline::progress::Progress;
+use crate::pipeline::run::{Host, StopSignal};
+use crate::store::LocalStore;
+use crate::time::{Clock, SystemClock};
+
+/// The configuration and the clock of one command.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) config: Arc<Config>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) json: bool,
+}
+
+impl Context {
+    pub(crate) fn load(workspace: Option<&Path>, json: bool) -> Result<Self, Failure> {
+        let environment: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+            .filter(|(k, _)| k.starts_with("OFS_"))
+            .collect();
+        let config = Config::load(workspace, &std::env::current_dir()?, &environment)?;
+        Ok(Context { config: Arc::new(config), clock: Arc::new(SystemClock), json })
+    }
+
+    /// The store; a missing root is a usage error, since a store is an input.
+    pub(crate) fn store(&self) -> Result<LocalStore, Failure> {
+        let root = self.config.text("paths", "object_store");
+        if root.contains("://") {
+            return Err(Failure {
+                exit: 2,
+                code: Some(ReasonCode::StoreUnsupported),
+                message: format!("object store {root}: only a local directory is supported"),
+                hint: Some(ReasonCode::StoreUnsupported.info().remedy.into()),
+            });
+        }
+        LocalStore::open(&self.config.path("object_store")).map_err(|e| {
+            if e.kind == crate::store::ErrorKind::NotFound {
+                Failure {
+                    exit: 2,
+                    code: Some(ReasonCode::WorkspaceInvalid),
+                    message: format!("{e}; this is no workspace"),
+                    hint: Some(
+                        "name one with --workspace DIR, make one with `ofs init DIR --from WORKSPACE`, or try `ofs demo clean --headless`"
+                            .into(),
+                    ),
+                }
+            } else {
+                e.into()
+            }
+        })
+    }
+
+    /// What a build runs in.
+    pub(crate) fn env(&self) -> Result<Env, Failure> {
+        let store = self.store()?;
+        Ok(Env {
+            store_root: Some(store.root().to_owned()),
+            store: Arc::new(store),
+            config: self.config.clone(),
+            cancel: CancellationToken::new(),
+            progress: Arc::new(Progress::default()),
+        })
+    }
+
+    fn actor(&self) -> String {
+        std::env::var("USER")
+            .ok()
+            .filter(|u| !u.is_empty())
+            .map_or_else(|| self.config.text("access", "actor").to_owned(), |user| format!("HUMAN::{user}"))
+    }
+
+    /// The ledger for writing, made where there is none.
+    pub(crate) fn ledger(&self) -> Result<Ledger, Failure> {
+        self.store()?;
+        Ok(Ledger::open(&self.config.path("ledger"), self.clock.clone(), &self.actor())?)
+    }
+
+    /// The ledger for reading; nothing where there is none yet.
+    pub(crate) fn reader(&self) -> Result<Option<Ledger>, Failure> {
+        let path = self.config.path("ledger");
+        if !path.exists() {
+            self.store()?;
+            return Ok(None);
+        }
+        Ok(Some(Ledger::open_read_only(&path, self.clock.clone(), &self.actor())?))
+    }
+
+    /// This process as the owner of a run.
+    pub(crate) fn host(&self) -> Result<Host, Failure> {
+        Ok(Host { ledger: Arc::new(self.ledger()?), clock: self.clock.clone(), owner: Owner::current(), signal: StopSignal::default() })
+    }
+
+    /// A run by its key, a unique beginning of it, or its request id.
+    pub(crate) fn find_run(&self, ledger: &Ledger, given: &str) -> Result<RunRow, Failure> {
+        if let Some(row) = ledger.run(given)?.or(ledger.run_by_request(given)?) {
+            return Ok(row);
+        }
+        let all = ledger.runs(&crate::ledger::RunFilter::default())?;
+        let mut near = all.into_iter().filter(|r| given.len() >= 4 && r.run_key.starts_with(given));
+        match (near.next(), near.next()) {
+            (Some(row), None) => Ok(row),
+            (Some(_), Some(_)) => {
+                Err(Failure::usage(format!("{given} begins several run keys")).hint("give more of the key; `ofs runs` lists them"))
+            }
+            _ => Err(LedgerError::NotFound(given.to_owned()).into()),
+        }
+    }
+
+    /// Starts the log; without one the program works all the same.
+    pub(crate) fn log(&self) -> Option<tracing_appender::non_blocking::WorkerGuard> {
+        let filter = std::env::var("OFS_LOG").ok();
+        crate::observe::start_logging(&self.config.path("logs"), filter.as_deref())
+            .map_err(|e| eprintln!("ofs: no log is written: {e}"))
+            .ok()
+    }
+}

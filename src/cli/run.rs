@@ -1,0 +1,218 @@
+//! `ofs run`, `ofs resume`, `ofs retry`: build under one cancellation token, progress on stderr.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::progress::Ticker;
+use super::{Context, Failure, Outcome, document, say};
+use crate::ledger::LedgerError;
+use crate::pipeline::admit::Supersession;
+use crate::pipeline::gate::Env;
+use crate::pipeline::run::{self, GateView, Gatekeeper, Host, Request, RunResult};
+use crate::text::{grouped, safe};
+
+/// Arguments of `ofs run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    /// The intent file.
+    intent: PathBuf,
+    /// Pause at each gate (needs a terminal).
+    #[arg(long)]
+    step: bool,
+    /// Published data sets that this one corrects, by manifest id.
+    #[arg(long, value_name = "M", value_delimiter = ',', requires = "reason")]
+    supersedes: Vec<String>,
+    /// Why they are corrected.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+/// A run by key.
+#[derive(Debug, clap::Args)]
+pub(super) struct KeyArgs {
+    /// Run key, a unique beginning of it, or the request id.
+    run: String,
+}
+
+/// Says each gate as it passes, and asks at each in step mode.
+struct Teller {
+    step: bool,
+}
+
+impl Gatekeeper for Teller {
+    fn passed(&self, gate: &GateView) -> bool {
+        let mut err = std::io::stderr().lock();
+        let _ = writeln!(err, "\r\u{1b}[K{}", line(gate));
+        if !self.step {
+            return true;
+        }
+        for (what, value) in &gate.facts {
+            let _ = writeln!(err, "     {what}: {}", safe(value));
+        }
+        let _ = writeln!(err, "     evidence: {}", safe(&gate.evidence));
+        loop {
+            let _ = write!(err, "   [Enter] continue, [a] abort: ").and_then(|()| err.flush());
+            let mut answer = String::new();
+            match std::io::stdin().lock().read_line(&mut answer) {
+                Ok(n) if n > 0 => match answer.trim() {
+                    "" | "c" => return true,
+                    "a" | "q" => return false,
+                    _ => {}
+                },
+                _ => return false,
+            }
+        }
+    }
+}
+
+fn line(gate: &GateView) -> String {
+    let facts: Vec<String> = gate.facts.iter().take(3).map(|(what, value)| format!("{what} {}", safe(value))).collect();
+    format!("{:>2} {:<12} PASSED  {}", gate.phase.number(), gate.phase.as_str(), facts.join(", "))
+}
+
+/// Says each gate without terminal control.
+struct Plain;
+
+impl Gatekeeper for Plain {
+    fn passed(&self, gate: &GateView) -> bool {
+        let _ = writeln!(std::io::stderr().lock(), "{}", line(gate));
+        true
+    }
+}
+
+fn keeper(step: bool) -> Result<Box<dyn Gatekeeper>, Failure> {
+    let terminal = std::io::stderr().is_terminal() && std::io::stdin().is_terminal();
+    if step && !terminal {
+        return Err(Failure::usage("--step needs a terminal").hint("run without --step; every gate leaves its receipt"));
+    }
+    if std::io::stderr().is_terminal() { Ok(Box::new(Teller { step })) } else { Ok(Box::new(Plain)) }
+}
+
+pub(super) fn run(context: &Context, args: RunArgs) -> Outcome {
+    let intent = std::fs::read(&args.intent).map_err(|e| {
+        Failure::usage(format!("{}: {e}", args.intent.display()))
+            .hint("name an intent file; `ofs intent check FILE` explains what one needs")
+    })?;
+    let keeper = keeper(args.step)?;
+    let request = Request { intent, supersession: Supersession { manifests: args.supersedes, reason: args.reason } };
+    execute(context, move |env, host| run::run(&request, env, host, keeper.as_ref()))
+}
+
+pub(super) fn resume(context: &Context, args: &KeyArgs) -> Outcome {
+    use crate::ledger::Status;
+    let ledger = context.ledger()?;
+    let row = context.find_run(&ledger, &args.run)?;
+    let may = matches!(row.status, Status::Queued | Status::Running) || row.retryable();
+    if !may {
+        return Err(LedgerError::InvalidTransition {
+            run_key: row.run_key.clone(),
+            from: row.status,
+            action: "resume".into(),
+            legal: row.actions(),
+        }
+        .into());
+    }
+    drop(ledger);
+    let request = Request::of_row(&row)?;
+    let keeper = keeper(false)?;
+    execute(context, move |env, host| run::run(&request, env, host, keeper.as_ref()))
+}
+
+pub(super) fn retry(context: &Context, args: &KeyArgs) -> Outcome {
+    let ledger = context.ledger()?;
+    let row = context.find_run(&ledger, &args.run)?;
+    drop(ledger);
+    let keeper = keeper(false)?;
+    execute(context, move |env, host| run::retry(&row, env, host, keeper.as_ref()))
+}
+
+/// Runs the build on a blocking thread while signals are awaited beside it.
+fn execute(context: &Context, work: impl FnOnce(&Env, &Host) -> Result<RunResult, LedgerError> + Send + 'static) -> Outcome {
+    let env = context.env()?;
+    let host = context.host()?;
+    let _log = context.log();
+    let ticker = Ticker::start(&env);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let (signal, cancel) = (host.signal.clone(), env.cancel.clone());
+    let built = runtime.block_on(async move {
+        let build = tokio::task::spawn_blocking(move || work(&env, &host));
+        tokio::pin!(build);
+        loop {
+            tokio::select! {
+                done = &mut build => return done,
+                name = stop_signal() => {
+                    signal.set(name);
+                    cancel.cancel();
+                }
+            }
+        }
+    });
+    drop(ticker);
+    let result = built.map_err(|e| Failure {
+        exit: 1,
+        code: Some(crate::contract::ReasonCode::InternalError),
+        message: format!("the build panicked: {e}"),
+        hint: Some("the run is still on record; `ofs resume` goes on with it".into()),
+    })??;
+    print(context, &result);
+    Ok(result.exit)
+}
+
+#[cfg(unix)]
+async fn stop_signal() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut hup), Ok(mut int), Ok(mut term)) =
+        (signal(SignalKind::hangup()), signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = hup.recv() => "HUP",
+        _ = int.recv() => "INT",
+        _ = term.recv() => "TERM",
+    }
+}
+
+#[cfg(not(unix))]
+async fn stop_signal() -> &'static str {
+    match tokio::signal::ctrl_c().await {
+        Ok(()) => "INT",
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn print(context: &Context, result: &RunResult) {
+    if let Some(reason) = result.document.get("reason").filter(|r| r.is_object()) {
+        let text = |key: &str| reason.get(key).and_then(Value::as_str).unwrap_or_default();
+        let mut err = std::io::stderr().lock();
+        let _ =
+            writeln!(err, "{}: {} at the {} gate: {}", safe(result.text("/status")), text("code"), text("phase"), safe(text("message")));
+        for line in reason.get("evidence").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+            let _ = writeln!(err, "  - {}", safe(line));
+        }
+        if let Some(at) = result.document.pointer("/evidence/refusal").and_then(Value::as_str) {
+            let _ = writeln!(err, "  everything found: {}", safe(at));
+        }
+        let _ = writeln!(err, "  next: {}", safe(text("remedy")));
+    }
+    if context.json {
+        return document(&result.document);
+    }
+    let status = result.text("/status");
+    let outcome = result.document.get("outcome").and_then(Value::as_str).map(|o| format!(" ({o})")).unwrap_or_default();
+    say(format!("{status}{outcome}  run {}  request {}", result.text("/run_key"), result.text("/request_id")));
+    if let Some(dataset) = result.document.get("dataset").filter(|d| d.is_object()) {
+        let text = |key: &str| dataset.get(key).and_then(Value::as_str).unwrap_or_default();
+        let rows = dataset.get("rows").and_then(Value::as_u64).unwrap_or(0);
+        let files = dataset.get("files").and_then(Value::as_array).map_or(0, Vec::len);
+        say(format!("data set     {}", text("manifest_id")));
+        say(format!("manifest     {}", text("manifest_ref")));
+        say(format!("rows         {} in {files} file(s)", grouped(rows)));
+        say(format!("rows digest  {}", text("rows_digest")));
+        let folder = context.config.path("object_store");
+        let run = text("manifest_ref").split('/').next().unwrap_or_default().to_owned();
+        say(format!("files        {}", folder.join(run).join("ofs/datasets").join(text("manifest_id")).display()));
+    }
+}

@@ -1,0 +1,89 @@
+//! `ofs show K`: one run, the reason first.
+
+use serde_json::{Value, json};
+
+use super::runs::{row_json, stuck};
+use super::{Context, Outcome, document, say};
+use crate::ledger::{EventRow, Ledger, LedgerError, RunRow, Status};
+use crate::pipeline::Phase;
+use crate::text::safe;
+use crate::time::span;
+
+/// Arguments of `ofs show`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Run key, a unique beginning of it, or the request id.
+    run: String,
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> Outcome {
+    let ledger = context.reader()?.ok_or_else(|| LedgerError::NotFound(args.run.clone()))?;
+    let row = context.find_run(&ledger, &args.run)?;
+    let gates = gates(&ledger, &row)?;
+    if context.json {
+        document(
+            &json!({"schema_version": "ofs.run.v1", "run": row_json(context, &row), "intent": row.intent, "gates": gates, "actions": row.actions()}),
+        );
+        return Ok(0);
+    }
+    say(format!("run      {}   request {}", row.run_key, row.request_id.as_deref().unwrap_or("-")));
+    say(format!(
+        "status   {}   {} ago   attempts {}",
+        row.status,
+        span(context.clock.now().0.saturating_sub(row.updated.0)),
+        row.attempt()
+    ));
+    if let Some(reason) = row.reason.as_ref() {
+        let text = |key: &str| reason.get(key).and_then(Value::as_str).unwrap_or_default();
+        say(format!("reason   {} at the {} gate: {}", text("code"), text("phase"), text("message")));
+        for line in reason.get("evidence").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+            say(format!("         - {}", safe(line)));
+        }
+        say(format!("clears   {}", text("remedy")));
+    }
+    if let Some(stuck) = stuck(context, &row) {
+        say(format!("stuck    {stuck}"));
+    }
+    if let Some(owner) = &row.owner {
+        say(format!("owner    {owner}, lease until {}", row.lease_expires.map(|e| e.to_string()).unwrap_or_default()));
+    }
+    if let Some(manifest) = &row.manifest_ref {
+        say(format!("manifest {manifest}"));
+    }
+    for gate in &gates {
+        let text = |key: &str| gate.get(key).and_then(Value::as_str).unwrap_or("-");
+        say(format!("  {:<12} {:<12} {}", text("phase"), text("result"), text("evidence")));
+    }
+    say(format!("actions  {}", row.actions().join(", ")));
+    Ok(0)
+}
+
+/// Each gate of the latest attempt: how it ended and where its evidence lies.
+fn gates(ledger: &Ledger, row: &RunRow) -> Result<Vec<Value>, LedgerError> {
+    let events = ledger.events(&row.run_key, 0)?;
+    let begin = events.iter().rposition(|e| matches!(e.event_type.as_str(), "RUN_STARTED" | "LEASE_TAKEN_OVER")).unwrap_or(0);
+    let latest = events.get(begin..).unwrap_or_default();
+    let reason = row.reason.as_ref();
+    let refused = reason.and_then(|r| r.get("phase")).and_then(Value::as_str);
+    Ok(Phase::RUN.iter().map(|phase| gate(*phase, latest, row, refused, reason)).collect())
+}
+
+fn gate(phase: Phase, events: &[EventRow], row: &RunRow, refused: Option<&str>, reason: Option<&Value>) -> Value {
+    let of_phase = |event: &&EventRow| event.detail.get("phase").and_then(Value::as_str) == Some(phase.as_str());
+    let passed = events.iter().filter(|e| e.event_type == "GATE_PASSED").find(of_phase);
+    let entered = events.iter().filter(|e| e.event_type == "PHASE_ENTERED").any(|e| of_phase(&e));
+    let result = match passed {
+        _ if refused == Some(phase.as_str()) && matches!(row.status, Status::Failed | Status::PublishPending | Status::Cancelled) => {
+            "REFUSED"
+        }
+        Some(_) => "PASSED",
+        None if entered && row.status == Status::Running => "RUNNING",
+        None if row.status == Status::Done && phase == Phase::Publication => "PASSED",
+        None => "NOT_REACHED",
+    };
+    let evidence = passed
+        .and_then(|e| e.detail.pointer("/evidence/receipt_ref"))
+        .cloned()
+        .or_else(|| (result == "REFUSED").then(|| row.result.as_ref().and_then(|r| r.pointer("/evidence/refusal")).cloned()).flatten());
+    json!({"phase": phase.as_str(), "result": result, "reason": if result == "REFUSED" { reason.cloned() } else { None }, "evidence": evidence})
+}

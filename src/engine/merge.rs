@@ -1,0 +1,301 @@
+//! Canonical order across shards: sorted shard outputs merged into one stream of equal batches.
+//!
+//! The order is (ts, lane, offset); lanes are numbered by (topic, partition, kind), so this is the
+//! canonical order of rows, and (lane, offset) is unique, so it is total.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+use std::io::{BufReader, BufWriter};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{Array, AsArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::compute::interleave_record_batch;
+use arrow::datatypes::{DataType, Int32Type, Int64Type, SchemaRef};
+use arrow::ipc::reader::FileReader;
+use arrow::ipc::writer::FileWriter;
+
+use super::EngineError;
+use super::scratch::{Budget, Scratch};
+use crate::contract::Offset;
+
+/// Rows of a batch that goes out, and of one that is read back.
+pub const BATCH_ROWS: usize = 8_192;
+const READ_ROWS: usize = 2_048;
+
+/// Position of the columns that order rows.
+#[derive(Debug, Clone, Copy)]
+pub struct OrderColumns {
+    /// Event time, int64 micros.
+    pub ts: usize,
+    /// Lane number, int32.
+    pub lane: usize,
+    /// Offset, int64 or decimal text.
+    pub offset: usize,
+}
+
+/// A place in canonical order.
+pub type Key = (i64, i32, Offset);
+
+/// The ordering columns of one batch.
+#[derive(Debug)]
+pub struct Keys {
+    ts: Int64Array,
+    lane: Int32Array,
+    offset: Offsets,
+}
+
+/// Offsets of one batch in either form.
+#[derive(Debug)]
+pub enum Offsets {
+    /// Every kind is dense.
+    Dense(Int64Array),
+    /// Some kind is sparse: decimal text.
+    Text(StringArray),
+}
+
+impl Offsets {
+    /// Reads a column in either form.
+    ///
+    /// # Errors
+    /// Another type.
+    pub fn of(array: &dyn Array) -> Result<Self, EngineError> {
+        match array.data_type() {
+            DataType::Int64 => Ok(Offsets::Dense(array.as_primitive::<Int64Type>().clone())),
+            DataType::Utf8 => Ok(Offsets::Text(array.as_string().clone())),
+            other => Err(EngineError::Internal(format!("an offset column of type {other}"))),
+        }
+    }
+
+    /// The offset in a row.
+    pub fn get(&self, row: usize) -> Offset {
+        match self {
+            Offsets::Dense(a) => Offset::from(u64::try_from(a.value(row)).unwrap_or_default()),
+            Offsets::Text(a) => Offset::parse(a.value(row)).unwrap_or_default(),
+        }
+    }
+}
+
+impl Keys {
+    /// The ordering columns of a batch.
+    ///
+    /// # Errors
+    /// Columns of other types.
+    pub fn of(batch: &RecordBatch, columns: OrderColumns) -> Result<Self, EngineError> {
+        let missing = || EngineError::Internal("an ordering column is missing or of another type".into());
+        let at = |i: usize| batch.columns().get(i).ok_or_else(missing);
+        Ok(Keys {
+            ts: at(columns.ts)?.as_primitive_opt::<Int64Type>().ok_or_else(missing)?.clone(),
+            lane: at(columns.lane)?.as_primitive_opt::<Int32Type>().ok_or_else(missing)?.clone(),
+            offset: Offsets::of(at(columns.offset)?.as_ref())?,
+        })
+    }
+
+    /// The key of a row.
+    pub fn get(&self, row: usize) -> Key {
+        (self.ts.value(row), self.lane.value(row), self.offset.get(row))
+    }
+}
+
+/// Sorted outputs, one or more a shard, held in memory within the budget and spilled beyond it.
+#[derive(Debug)]
+pub struct SortedRuns {
+    schema: SchemaRef,
+    budget: Arc<Budget>,
+    scratch: Arc<Scratch>,
+    runs: Mutex<Vec<Stored>>,
+}
+
+#[derive(Debug)]
+enum Stored {
+    Resident(RecordBatch, u64),
+    Spilled(PathBuf),
+}
+
+impl SortedRuns {
+    /// Nothing yet.
+    pub fn new(schema: SchemaRef, budget: Arc<Budget>, scratch: Arc<Scratch>) -> Self {
+        SortedRuns { schema, budget, scratch, runs: Mutex::new(Vec::new()) }
+    }
+
+    /// Adds a batch that is in canonical order.
+    ///
+    /// # Errors
+    /// Spill space that fails.
+    pub fn push(&self, batch: RecordBatch) -> Result<(), EngineError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let bytes = batch.get_array_memory_size() as u64;
+        let stored = if self.budget.take(bytes) {
+            Stored::Resident(batch, bytes)
+        } else {
+            self.budget.give(bytes);
+            let (path, file) = self.scratch.create("rows")?;
+            let mut writer = FileWriter::try_new(BufWriter::with_capacity(1 << 18, file), &self.schema)?;
+            for start in (0..batch.num_rows()).step_by(READ_ROWS) {
+                writer.write(&batch.slice(start, READ_ROWS.min(batch.num_rows() - start)))?;
+            }
+            writer.finish()?;
+            Stored::Spilled(path)
+        };
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).push(stored);
+        Ok(())
+    }
+
+    /// One stream in canonical order.
+    ///
+    /// # Errors
+    /// Spill space that fails.
+    pub fn merge(self, columns: OrderColumns) -> Result<Merged, EngineError> {
+        let runs = self.runs.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut merged = Merged { columns, cursors: Vec::new(), heap: BinaryHeap::new() };
+        for stored in runs {
+            let source = match stored {
+                Stored::Resident(batch, bytes) => Source::Memory(Some(batch), self.budget.clone(), bytes),
+                Stored::Spilled(path) => Source::File(Box::new(FileReader::try_new_buffered(self.scratch.open(&path)?, None)?)),
+            };
+            let index = merged.cursors.len();
+            merged.cursors.push(Cursor { source, batch: None, row: 0, held: None });
+            merged.load(index)?;
+            if let Some(key) = merged.head(index) {
+                merged.heap.push(Reverse((key, index)));
+            }
+        }
+        Ok(merged)
+    }
+}
+
+enum Source {
+    Memory(Option<RecordBatch>, Arc<Budget>, u64),
+    File(Box<FileReader<BufReader<std::fs::File>>>),
+}
+
+struct Cursor {
+    source: Source,
+    batch: Option<(RecordBatch, Keys)>,
+    row: usize,
+    /// Where the current batch stands among those of the batch being made.
+    held: Option<usize>,
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        if let Source::Memory(_, budget, bytes) = self {
+            budget.give(*bytes);
+        }
+    }
+}
+
+/// Rows of all shards in canonical order, as batches of exactly [`BATCH_ROWS`] (the last may be shorter).
+pub struct Merged {
+    columns: OrderColumns,
+    cursors: Vec<Cursor>,
+    heap: BinaryHeap<Reverse<(Key, usize)>>,
+}
+
+impl Merged {
+    /// Loads the next batch of a cursor.
+    fn load(&mut self, index: usize) -> Result<(), EngineError> {
+        let columns = self.columns;
+        let Some(cursor) = self.cursors.get_mut(index) else { return Ok(()) };
+        let next = match &mut cursor.source {
+            Source::Memory(batch, ..) => batch.take(),
+            Source::File(reader) => reader.next().transpose()?,
+        };
+        cursor.row = 0;
+        cursor.held = None;
+        cursor.batch = match next {
+            Some(batch) => {
+                let keys = Keys::of(&batch, columns)?;
+                Some((batch, keys))
+            }
+            None => None,
+        };
+        Ok(())
+    }
+
+    fn head(&self, index: usize) -> Option<Key> {
+        let cursor = self.cursors.get(index)?;
+        cursor.batch.as_ref().map(|(_, keys)| keys.get(cursor.row))
+    }
+
+    fn fill(&mut self) -> Result<Option<RecordBatch>, EngineError> {
+        let mut held: Vec<RecordBatch> = Vec::new();
+        let mut picks: Vec<(usize, usize)> = Vec::with_capacity(BATCH_ROWS);
+        while picks.len() < BATCH_ROWS {
+            let Some(Reverse((_, index))) = self.heap.peek().copied() else { break };
+            let Some(cursor) = self.cursors.get_mut(index) else { break };
+            let Some((batch, _)) = &cursor.batch else { break };
+            let slot = *cursor.held.get_or_insert_with(|| {
+                held.push(batch.clone());
+                held.len() - 1
+            });
+            picks.push((slot, cursor.row));
+            cursor.row += 1;
+            if cursor.row >= batch.num_rows() {
+                self.load(index)?;
+            }
+            let next = self.head(index);
+            if let Some(mut top) = self.heap.peek_mut() {
+                match next {
+                    Some(key) => *top = Reverse((key, index)),
+                    None => drop(PeekMut::pop(top)),
+                }
+            }
+        }
+        for cursor in &mut self.cursors {
+            cursor.held = None;
+        }
+        if picks.is_empty() {
+            return Ok(None);
+        }
+        let held: Vec<&RecordBatch> = held.iter().collect();
+        Ok(Some(interleave_record_batch(&held, &picks)?))
+    }
+}
+
+impl Iterator for Merged {
+    type Item = Result<RecordBatch, EngineError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.fill().transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::{Field, Schema};
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn rows_come_out_in_one_order_however_they_were_cut(rows in proptest::collection::btree_set((0i64..50, 0i32..3, 0i64..100), 0..400), cuts in 1usize..6, limit in prop_oneof![Just(0u64), Just(1 << 30)]) {
+            let dir = tempfile::tempdir().unwrap();
+            let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("ts", DataType::Int64, false), Field::new("lane", DataType::Int32, false), Field::new("offset", DataType::Int64, false)]));
+            let runs = SortedRuns::new(schema.clone(), Arc::new(Budget::new(limit)), Arc::new(Scratch::new(dir.path(), "t").unwrap()));
+            let all: Vec<_> = rows.iter().copied().collect();
+            for cut in 0..cuts {
+                let mine: Vec<_> = all.iter().filter(|r| r.2 as usize % cuts == cut).collect();
+                let batch = RecordBatch::try_new(schema.clone(), vec![
+                    Arc::new(mine.iter().map(|r| r.0).collect::<Int64Array>()),
+                    Arc::new(mine.iter().map(|r| r.1).collect::<Int32Array>()),
+                    Arc::new(mine.iter().map(|r| r.2).collect::<Int64Array>()),
+                ]).unwrap();
+                runs.push(batch).unwrap();
+            }
+            let columns = OrderColumns { ts: 0, lane: 1, offset: 2 };
+            let mut found = Vec::new();
+            for batch in runs.merge(columns).unwrap() {
+                let batch = batch.unwrap();
+                let keys = Keys::of(&batch, columns).unwrap();
+                found.extend((0..batch.num_rows()).map(|r| keys.get(r)));
+            }
+            let wanted: Vec<Key> = all.iter().map(|r| (r.0, r.1, Offset::from(r.2 as u64))).collect();
+            prop_assert_eq!(found, wanted);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Spill space and the memory budget that decides when it is used (decision 3).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::EngineError;
+
+/// A folder for spilled runs, removed when dropped.
+#[derive(Debug)]
+pub struct Scratch {
+    folder: PathBuf,
+    next: AtomicU64,
+}
+
+/// Prefix of every scratch folder, so that leftovers can be recognised.
+pub const PREFIX: &str = "ofs-scratch-";
+
+fn failed(place: &Path, error: &std::io::Error) -> EngineError {
+    EngineError::Scratch { place: place.display().to_string(), message: error.to_string() }
+}
+
+impl Scratch {
+    /// Makes the folder `<root>/ofs-scratch-<name>`, replacing what an earlier attempt left there.
+    ///
+    /// # Errors
+    /// The environment's.
+    pub fn new(root: &Path, name: &str) -> Result<Self, EngineError> {
+        let folder = root.join(format!("{PREFIX}{name}"));
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(|e| failed(&folder, &e))?;
+        }
+        fs::create_dir_all(&folder).map_err(|e| failed(&folder, &e))?;
+        Ok(Scratch { folder, next: AtomicU64::new(0) })
+    }
+
+    /// Creates a new file.
+    ///
+    /// # Errors
+    /// The environment's.
+    pub fn create(&self, kind: &str) -> Result<(PathBuf, fs::File), EngineError> {
+        let path = self.folder.join(format!("{kind}-{}", self.next.fetch_add(1, Ordering::Relaxed)));
+        let file = fs::File::create(&path).map_err(|e| failed(&path, &e))?;
+        Ok((path, file))
+    }
+
+    /// Opens a file again.
+    ///
+    /// # Errors
+    /// The environment's.
+    pub fn open(&self, path: &Path) -> Result<fs::File, EngineError> {
+        fs::File::open(path).map_err(|e| failed(path, &e))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Nothing can be done here where this fails; `ofs doctor --sweep` finds what stays.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Bytes that buffered runs may hold together.
+#[derive(Debug)]
+pub struct Budget {
+    limit: u64,
+    used: AtomicU64,
+    peak: AtomicU64,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: u64) -> Self {
+        Budget { limit, used: AtomicU64::new(0), peak: AtomicU64::new(0) }
+    }
+
+    /// Takes bytes; `false` says that the limit is passed and something should spill.
+    pub fn take(&self, bytes: u64) -> bool {
+        let used = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.peak.fetch_max(used, Ordering::Relaxed);
+        used <= self.limit
+    }
+
+    /// Gives bytes back.
+    pub fn give(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// The limit in bytes.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Bytes held now.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,209 @@
+//! Rows on their way to their shards: batches cut by shard, held in memory within the budget, spilled
+//! as Arrow IPC files beyond it. Reading a shard concatenates its pieces; the order of pieces carries
+//! no meaning, since every consumer sorts by a total order.
+
+use std::io::BufWriter;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::reader::FileReader;
+use arrow::ipc::writer::FileWriter;
+
+use super::EngineError;
+use super::scratch::{Budget, Scratch};
+
+/// Rows by shard.
+#[derive(Debug)]
+pub struct Spool {
+    schema: SchemaRef,
+    shards: usize,
+    budget: Arc<Budget>,
+    scratch: Arc<Scratch>,
+    runs: Mutex<Runs>,
+}
+
+#[derive(Debug, Default)]
+struct Runs {
+    resident: Vec<Run>,
+    spilled: Vec<Spilled>,
+}
+
+/// A batch sorted by shard; `bounds[s]..bounds[s + 1]` are the rows of shard `s`.
+#[derive(Debug)]
+struct Run {
+    batch: RecordBatch,
+    bounds: Vec<u32>,
+    bytes: u64,
+}
+
+/// A file with one batch for every shard that had rows; `batches[s]` is its number.
+#[derive(Debug)]
+struct Spilled {
+    path: PathBuf,
+    batches: Vec<Option<u32>>,
+}
+
+impl Run {
+    fn rows(&self, shard: usize) -> Range<usize> {
+        let at = |i: usize| self.bounds.get(i).copied().unwrap_or_default() as usize;
+        at(shard)..at(shard + 1)
+    }
+
+    fn slice(&self, shard: usize) -> Option<RecordBatch> {
+        let rows = self.rows(shard);
+        (!rows.is_empty()).then(|| self.batch.slice(rows.start, rows.len()))
+    }
+}
+
+/// Row numbers grouped by shard, and where each shard begins.
+fn group(shard_of: &[u32], shards: usize) -> (UInt32Array, Vec<u32>) {
+    let mut bounds = vec![0u32; shards + 1];
+    for shard in shard_of {
+        if let Some(count) = bounds.get_mut(*shard as usize + 1) {
+            *count += 1;
+        }
+    }
+    let mut sum = 0;
+    for bound in &mut bounds {
+        sum += *bound;
+        *bound = sum;
+    }
+    let mut next = bounds.clone();
+    let mut order = vec![0u32; shard_of.len()];
+    for (row, shard) in shard_of.iter().enumerate() {
+        if let Some(at) = next.get_mut(*shard as usize) {
+            if let Some(slot) = order.get_mut(*at as usize) {
+                *slot = row as u32;
+            }
+            *at += 1;
+        }
+    }
+    (UInt32Array::from(order), bounds)
+}
+
+impl Spool {
+    /// An empty spool.
+    pub fn new(schema: SchemaRef, shards: usize, budget: Arc<Budget>, scratch: Arc<Scratch>) -> Self {
+        Spool { schema, shards, budget, scratch, runs: Mutex::new(Runs::default()) }
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.shards
+    }
+
+    /// Adds rows; `shard_of` names the shard of each.
+    ///
+    /// # Errors
+    /// Spill space that fails.
+    pub fn push(&self, batch: &RecordBatch, shard_of: &[u32]) -> Result<(), EngineError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let (order, bounds) = group(shard_of, self.shards);
+        let batch = take_record_batch(batch, &order)?;
+        let bytes = batch.get_array_memory_size() as u64;
+        let within = self.budget.take(bytes);
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        runs.resident.push(Run { batch, bounds, bytes });
+        if !within {
+            self.spill(&mut runs)?;
+        }
+        Ok(())
+    }
+
+    fn spill(&self, runs: &mut Runs) -> Result<(), EngineError> {
+        let (path, file) = self.scratch.create("spool")?;
+        let mut writer = FileWriter::try_new(BufWriter::with_capacity(1 << 18, file), &self.schema)?;
+        let mut batches = vec![None; self.shards];
+        let mut written = 0;
+        for (shard, slot) in batches.iter_mut().enumerate() {
+            let slices: Vec<RecordBatch> = runs.resident.iter().filter_map(|r| r.slice(shard)).collect();
+            if !slices.is_empty() {
+                writer.write(&concat_batches(&self.schema, &slices)?)?;
+                *slot = Some(written);
+                written += 1;
+            }
+        }
+        writer.finish()?;
+        self.budget.give(runs.resident.iter().map(|r| r.bytes).sum());
+        runs.resident.clear();
+        runs.spilled.push(Spilled { path, batches });
+        Ok(())
+    }
+
+    /// All rows of one shard.
+    ///
+    /// # Errors
+    /// Spill space that fails.
+    pub fn shard(&self, shard: usize) -> Result<RecordBatch, EngineError> {
+        let mut pieces = Vec::new();
+        let spilled: Vec<(PathBuf, u32)> = {
+            let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+            pieces.extend(runs.resident.iter().filter_map(|r| r.slice(shard)));
+            runs.spilled.iter().filter_map(|s| s.batches.get(shard).copied().flatten().map(|at| (s.path.clone(), at))).collect()
+        };
+        for (path, at) in spilled {
+            let mut reader = FileReader::try_new_buffered(self.scratch.open(&path)?, None)?;
+            reader.set_index(at as usize)?;
+            if let Some(batch) = reader.next() {
+                pieces.push(batch?);
+            }
+        }
+        Ok(concat_batches(&self.schema, &pieces)?)
+    }
+
+    /// Drops everything that is held.
+    pub fn clear(&self) {
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        self.budget.give(runs.resident.iter().map(|r| r.bytes).sum());
+        *runs = Runs::default();
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{AsArray, Int64Array, StringArray};
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+
+    #[test]
+    fn a_shard_has_its_rows_whether_spilled_or_not() {
+        for limit in [0u64, 2_000, 1 << 30] {
+            let dir = tempfile::tempdir().unwrap();
+            let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false), Field::new("s", DataType::Utf8, true)]));
+            let budget = Arc::new(Budget::new(limit));
+            let spool = Spool::new(schema.clone(), 4, budget.clone(), Arc::new(Scratch::new(dir.path(), "t").unwrap()));
+            for round in 0..5i64 {
+                let numbers: Vec<i64> = (round * 10..round * 10 + 10).collect();
+                let texts: StringArray = numbers.iter().map(|n| (n % 3 != 0).then(|| n.to_string())).collect();
+                let shard_of: Vec<u32> = numbers.iter().map(|n| (n % 3) as u32).collect();
+                spool
+                    .push(
+                        &RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(numbers)), Arc::new(texts)]).unwrap(),
+                        &shard_of,
+                    )
+                    .unwrap();
+            }
+            for shard in 0..4 {
+                let batch = spool.shard(shard).unwrap();
+                let mut found: Vec<i64> = batch.column(0).as_primitive::<Int64Type>().values().to_vec();
+                found.sort_unstable();
+                assert_eq!(found, (0..50).filter(|n| n % 3 == shard as i64).collect::<Vec<_>>());
+                assert_eq!(batch.column(1).null_count(), if shard == 0 { 17 } else { 0 });
+            }
+            drop(spool);
+            assert_eq!(budget.used(), 0);
+        }
+    }
+}

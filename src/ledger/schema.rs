@@ -1,0 +1,264 @@
+//! The tables, as migrations that are only ever appended to, and the rules the database itself keeps.
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::{LedgerError, Result};
+
+/// Marks a SQLite file as a ledger ("ofsL").
+const APPLICATION_ID: i64 = 0x6f66_734c;
+
+/// One batch a version; version N is reached by running the first N. Never edit one that was released.
+const MIGRATIONS: &[&str] = &[V1];
+
+const V1: &str = "
+CREATE TABLE runs (
+    run_key TEXT PRIMARY KEY,
+    request_id TEXT UNIQUE,
+    request_hash TEXT,
+    platform_run_id TEXT,
+    intent_kind TEXT,
+    intent_json TEXT,
+    status TEXT NOT NULL CHECK (status IN ('QUEUED', 'RUNNING', 'DONE', 'FAILED', 'PUBLISH_PENDING', 'CANCELLED', 'REJECTED')),
+    execution_mode TEXT NOT NULL CHECK (execution_mode IN ('NONE', 'FULL', 'PUBLISH_ONLY')),
+    full_run_attempts INTEGER NOT NULL CHECK (full_run_attempts >= 0),
+    publish_retry_attempts INTEGER NOT NULL CHECK (publish_retry_attempts >= 0),
+    phase TEXT,
+    reason_code TEXT,
+    reason_json TEXT,
+    end_class TEXT,
+    fingerprint TEXT,
+    manifest_id TEXT,
+    manifest_ref TEXT,
+    result_json TEXT,
+    commit_started INTEGER NOT NULL CHECK (commit_started IN (0, 1)),
+    lease_epoch INTEGER NOT NULL CHECK (lease_epoch >= 0),
+    lease_owner TEXT,
+    lease_expires_us INTEGER,
+    progress_json TEXT,
+    last_progress_us INTEGER,
+    paused_since_us INTEGER,
+    provenance_json TEXT,
+    created_us INTEGER NOT NULL,
+    updated_us INTEGER NOT NULL,
+    started_us INTEGER,
+    completed_us INTEGER,
+    last_seq INTEGER NOT NULL,
+    last_hash TEXT NOT NULL,
+    -- A run is RUNNING exactly while it has an owner and an expiry: both are set in one write.
+    CHECK ((status = 'RUNNING') = (lease_owner IS NOT NULL)),
+    CHECK ((lease_owner IS NULL) = (lease_expires_us IS NULL)),
+    -- No data set build is called done without its manifest.
+    CHECK (status <> 'DONE' OR intent_kind IS NOT 'dataset_build' OR manifest_ref IS NOT NULL)
+) STRICT;
+CREATE INDEX runs_by_manifest ON runs (manifest_id) WHERE manifest_id IS NOT NULL;
+CREATE INDEX runs_by_update ON runs (updated_us DESC, run_key);
+CREATE TRIGGER runs_keep BEFORE DELETE ON runs
+BEGIN SELECT RAISE(ABORT, 'runs are never deleted'); END;
+CREATE TRIGGER runs_fence BEFORE UPDATE OF lease_epoch ON runs WHEN NEW.lease_epoch < OLD.lease_epoch
+BEGIN SELECT RAISE(ABORT, 'a lease epoch never falls'); END;
+
+CREATE TABLE run_events (
+    run_key TEXT NOT NULL REFERENCES runs (run_key) DEFERRABLE INITIALLY DEFERRED,
+    seq INTEGER NOT NULL,
+    event_type TEXT NOT NULL,
+    status TEXT NOT NULL,
+    at_us INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    reason_code TEXT,
+    detail_json TEXT NOT NULL,
+    prev_hash TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    PRIMARY KEY (run_key, seq)
+) STRICT, WITHOUT ROWID;
+-- This one also stops INSERT OR REPLACE, which deletes without firing the trigger on DELETE.
+CREATE TRIGGER run_events_gapless BEFORE INSERT ON run_events
+WHEN NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM run_events WHERE run_key = NEW.run_key)
+BEGIN SELECT RAISE(ABORT, 'run_events has no gaps'); END;
+CREATE TRIGGER run_events_no_update BEFORE UPDATE ON run_events
+BEGIN SELECT RAISE(ABORT, 'run_events is append-only'); END;
+CREATE TRIGGER run_events_no_delete BEFORE DELETE ON run_events
+BEGIN SELECT RAISE(ABORT, 'run_events is append-only'); END;
+
+CREATE TABLE progress_samples (
+    id INTEGER PRIMARY KEY,
+    run_key TEXT NOT NULL REFERENCES runs (run_key),
+    attempt INTEGER NOT NULL,
+    at_us INTEGER NOT NULL,
+    sample_json TEXT NOT NULL
+) STRICT;
+CREATE INDEX progress_samples_by_attempt ON progress_samples (run_key, attempt, id);
+
+CREATE TABLE workers (
+    worker_id TEXT PRIMARY KEY,
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    started_at INTEGER NOT NULL,
+    heartbeat_at INTEGER NOT NULL,
+    stopped_at INTEGER
+) STRICT;
+
+CREATE TABLE audit (
+    seq INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    host TEXT NOT NULL,
+    action TEXT NOT NULL,
+    run_key TEXT,
+    detail_json TEXT NOT NULL
+) STRICT;
+CREATE INDEX audit_by_run ON audit (run_key, seq);
+CREATE TRIGGER audit_gapless BEFORE INSERT ON audit
+WHEN NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM audit)
+BEGIN SELECT RAISE(ABORT, 'audit has no gaps'); END;
+CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit
+BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END;
+CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit
+BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END;
+
+CREATE TABLE outbox (
+    id TEXT PRIMARY KEY,
+    run_key TEXT REFERENCES runs (run_key) DEFERRABLE INITIALLY DEFERRED,
+    seq INTEGER,
+    kind TEXT NOT NULL,
+    body_json TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    delivered_at INTEGER
+) STRICT;
+CREATE INDEX outbox_undelivered ON outbox (created_at) WHERE delivered_at IS NULL;
+";
+
+fn pragma(conn: &Connection, name: &str) -> Result<i64> {
+    Ok(conn.pragma_query_value(None, name, |row| row.get(0))?)
+}
+
+/// The newest version this program knows.
+fn newest() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+/// The version of the file; 0 for an empty one.
+///
+/// # Errors
+/// `Corrupt` for a SQLite file of something else, `Io` for a ledger newer than this program.
+pub(super) fn version(conn: &Connection) -> Result<i64> {
+    // In one transaction, or another process that is just making the file shows half of it.
+    version_within(&conn.unchecked_transaction()?)
+}
+
+fn version_within(conn: &Transaction<'_>) -> Result<i64> {
+    let (id, version) = (pragma(conn, "application_id")?, pragma(conn, "user_version")?);
+    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if id != APPLICATION_ID && (id, version, tables) != (0, 0, 0) {
+        return Err(LedgerError::Corrupt("a SQLite file, but not a ledger".into()));
+    }
+    if version > newest() {
+        let text = format!("written by a newer ofs (schema version {version}, this one knows up to {}); use that version", newest());
+        return Err(LedgerError::Io(text));
+    }
+    Ok(version)
+}
+
+/// Brings the file to the newest version, in one transaction, however many processes try at once.
+pub(super) fn migrate(conn: &mut Connection) -> Result<()> {
+    if version(conn)? == newest() {
+        return Ok(());
+    }
+    let tx = Transaction::new(conn, TransactionBehavior::Immediate)?;
+    // Asked again under the lock: another process may have been faster.
+    let from = usize::try_from(version_within(&tx)?).unwrap_or(0);
+    for batch in MIGRATIONS.iter().skip(from) {
+        tx.execute_batch(batch)?;
+    }
+    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    tx.pragma_update(None, "user_version", newest())?;
+    Ok(tx.commit()?)
+}
+
+/// Refuses a file that a reader cannot use as it is.
+pub(super) fn readable(conn: &Connection) -> Result<()> {
+    match version(conn)? {
+        0 => Err(LedgerError::Corrupt("an empty file, not a ledger".into())),
+        version if version < newest() => {
+            Err(LedgerError::Io(format!("schema version {version} is older than {}; open it once for writing to bring it up", newest())))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn a_ledger_of_a_newer_program_is_refused_by_name_and_left_alone() {
+        let home = Home::new();
+        drop(home.ledger());
+        home.raw().pragma_update(None, "user_version", newest() + 1).unwrap();
+        for opened in [home.open(), home.open_read_only()] {
+            let error = opened.unwrap_err();
+            assert!(matches!(&error, LedgerError::Io(text) if text.contains("newer ofs")), "{error}");
+        }
+        assert_eq!(pragma(&home.raw(), "user_version").unwrap(), newest() + 1);
+    }
+
+    #[test]
+    fn what_is_no_ledger_is_corrupt_and_keeps_its_bytes() {
+        let home = Home::new();
+        std::fs::write(&home.file, b"hello, I am a text of some length and surely no database at all").unwrap();
+        assert!(matches!(home.open().unwrap_err(), LedgerError::Corrupt(_)));
+        std::fs::remove_file(&home.file).unwrap();
+        home.raw().execute_batch("CREATE TABLE other (x)").unwrap();
+        let before = std::fs::read(&home.file).unwrap();
+        for opened in [home.open(), home.open_read_only()] {
+            assert!(matches!(opened.unwrap_err(), LedgerError::Corrupt(_)));
+        }
+        assert_eq!(std::fs::read(&home.file).unwrap(), before);
+    }
+
+    #[test]
+    fn a_file_has_the_settings_that_durability_rests_on() {
+        let home = Home::new();
+        let ledger = home.ledger();
+        let conn = ledger.conn();
+        assert_eq!(conn.pragma_query_value(None, "journal_mode", |r| r.get::<_, String>(0)).unwrap(), "wal");
+        assert_eq!(pragma(&conn, "synchronous").unwrap(), 2);
+        assert_eq!(pragma(&conn, "foreign_keys").unwrap(), 1);
+        assert_eq!(pragma(&conn, "busy_timeout").unwrap(), 5000);
+        assert_eq!(pragma(&conn, "user_version").unwrap(), newest());
+        let tables =
+            "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite%' AND strict";
+        assert_eq!(conn.query_row(tables, [], |r| r.get::<_, i64>(0)).unwrap(), 6);
+    }
+
+    #[test]
+    fn events_audit_and_runs_refuse_to_be_changed_or_deleted() {
+        let home = Home::new();
+        let ledger = home.ledger();
+        ledger.submit(&new_run("a")).unwrap();
+        ledger.audit("looked", None, &serde_json::json!({})).unwrap();
+        for (sql, why) in [
+            ("UPDATE run_events SET actor = 'x'", "append-only"),
+            ("DELETE FROM run_events", "append-only"),
+            (
+                "INSERT OR REPLACE INTO run_events SELECT run_key, seq, 'X', status, at_us, actor, NULL, '{}', '', '' FROM run_events",
+                "gaps",
+            ),
+            ("INSERT INTO run_events SELECT run_key, 3, 'X', status, at_us, actor, NULL, '{}', '', '' FROM run_events", "gaps"),
+            ("UPDATE audit SET actor = 'x'", "append-only"),
+            ("DELETE FROM audit", "append-only"),
+            ("INSERT OR REPLACE INTO audit SELECT seq, at, 'x', host, action, run_key, detail_json FROM audit", "gaps"),
+            ("DELETE FROM runs", "never deleted"),
+            ("UPDATE runs SET lease_epoch = lease_epoch - 1", "never falls"),
+            ("UPDATE runs SET status = 'RUNNING'", "CHECK"),
+            ("UPDATE runs SET status = 'LOST'", "CHECK"),
+            ("UPDATE runs SET status = 'DONE'", "CHECK"),
+            ("INSERT INTO run_events VALUES ('nobody', 1, 'X', 'QUEUED', 0, 'x', NULL, '{}', '', '')", "FOREIGN KEY"),
+        ] {
+            let before = (home.dump("runs"), home.dump("run_events"), home.dump("audit"));
+            let error = home.raw().execute(sql, []).unwrap_err().to_string();
+            assert!(error.contains(why), "{sql}: {error}");
+            assert_eq!((home.dump("runs"), home.dump("run_events"), home.dump("audit")), before, "{sql}");
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! What the program says about itself: log files. Logs never go to stdout, and their volume follows
+//! partitions and shards, never events (O151, decision 9).
+
+use std::path::Path;
+
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::rolling::{RollingFileAppender, Rotation};
+use tracing_subscriber::EnvFilter;
+
+/// Days of logs that are kept.
+const KEPT_FILES: usize = 14;
+
+/// Starts logging into `folder`, filtered by `OFS_LOG`. Keep the guard: dropping it flushes.
+///
+/// # Errors
+/// In words, where the folder cannot be used; the program goes on without logs then.
+pub fn start_logging(folder: &Path, filter: Option<&str>) -> Result<WorkerGuard, String> {
+    let place = |e: &dyn std::fmt::Display| format!("{}: {e}", folder.display());
+    std::fs::create_dir_all(folder).map_err(|e| place(&e))?;
+    let appender = RollingFileAppender::builder()
+        .rotation(Rotation::DAILY)
+        .filename_prefix("ofs")
+        .filename_suffix("jsonl")
+        .max_log_files(KEPT_FILES)
+        .build(folder)
+        .map_err(|e| place(&e))?;
+    let (writer, guard) = tracing_appender::non_blocking(appender);
+    let filter = EnvFilter::try_new(filter.unwrap_or("info")).map_err(|e| format!("OFS_LOG: {e}"))?;
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(false)
+        .try_init()
+        .map_err(|e| e.to_string())?;
+    Ok(guard)
+}

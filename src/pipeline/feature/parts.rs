@@ -1,0 +1,245 @@
+//! Writing the draft: rows in canonical order are cut into parts of equal length; each part is laid out,
+//! digested and written by one worker while the merge goes on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray};
+use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use super::{PHASE, PartFile, TS_COLUMN, dataset_schema, output};
+use crate::contract::intent::Lane;
+use crate::engine::EngineError;
+use crate::engine::dataset_file::{PART_ROWS, PartWriter};
+use crate::engine::digest::{Hash, Tree, leaves, schema_digest};
+use crate::engine::merge::{BATCH_ROWS, Merged};
+use crate::identity::push_hex;
+use crate::pipeline::gate::{Env, Refusal};
+use crate::pipeline::label::{Labelled, STATUS};
+use crate::store::Ref;
+
+/// What was written.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) files: Vec<PartFile>,
+    pub(super) rows: u64,
+    pub(super) rows_digest: String,
+}
+
+/// A part to be written: its number and its rows as they come.
+struct Job {
+    index: usize,
+    rows: Receiver<RecordBatch>,
+}
+
+struct Finished {
+    index: usize,
+    result: Result<(PartFile, Vec<Hash>), Refusal>,
+}
+
+/// What every worker needs.
+struct Layout<'l> {
+    env: &'l Env,
+    schema: SchemaRef,
+    lanes: &'l [Lane],
+    features: usize,
+    labels: usize,
+    staging: Ref,
+}
+
+/// Writes all parts and digests all rows.
+pub(super) fn write(labelled: &Labelled, env: &Env, merged: Merged) -> Result<Written, Refusal> {
+    let engine = |e: EngineError| Refusal::of_engine(PHASE, &e);
+    let schema = dataset_schema(labelled.pinned());
+    let labels = labelled.pinned().vocabulary().len();
+    let layout = Layout {
+        env,
+        features: schema.fields().len() - 9 - 4 * labels,
+        schema: schema.clone(),
+        lanes: labelled.replayed().lanes(),
+        labels,
+        staging: labelled.pinned().staging_ref(),
+    };
+    let workers = env.config.threads().clamp(1, 8);
+    // A worker that lags behind the merge may queue a whole part, where memory allows it.
+    let queue = if env.config.memory() >= 256 << 20 { (PART_ROWS as usize / BATCH_ROWS).max(1) } else { 2 };
+    let mut collected = Collected { waiting: BTreeMap::new(), files: Vec::new(), tree: Tree::new(), refusal: None };
+    std::thread::scope(|scope| -> Result<(), Refusal> {
+        let (jobs, queue_of_jobs) = bounded::<Job>(0);
+        let (results, finished) = unbounded::<Finished>();
+        for _ in 0..workers {
+            let (queue_of_jobs, results, layout) = (queue_of_jobs.clone(), results.clone(), &layout);
+            scope.spawn(move || work(layout, &queue_of_jobs, &results));
+        }
+        drop((queue_of_jobs, results));
+        let fed = feed(env, merged, &jobs, &finished, queue, &mut collected);
+        drop(jobs);
+        for done in &finished {
+            collected.take(done);
+        }
+        fed
+    })?;
+    if let Some(refusal) = collected.refusal {
+        return Err(refusal);
+    }
+    let digest = schema_digest(&schema).map_err(engine)?;
+    Ok(Written { rows: collected.tree.count(), rows_digest: crate::identity::hex(&collected.tree.root(&digest)), files: collected.files })
+}
+
+/// Results in part order, however they finish.
+struct Collected {
+    waiting: BTreeMap<usize, (PartFile, Vec<Hash>)>,
+    files: Vec<PartFile>,
+    tree: Tree,
+    refusal: Option<Refusal>,
+}
+
+impl Collected {
+    fn take(&mut self, done: Finished) {
+        match done.result {
+            Ok(part) => drop(self.waiting.insert(done.index, part)),
+            Err(refusal) => {
+                self.refusal.get_or_insert(refusal);
+            }
+        }
+        while let Some((file, leaves)) = self.waiting.remove(&self.files.len()) {
+            leaves.into_iter().for_each(|leaf| self.tree.push(leaf));
+            self.files.push(file);
+        }
+    }
+}
+
+/// Deals merged batches to parts; every part begins with a full batch, so its bytes do not depend on
+/// how the merge was cut.
+fn feed(
+    env: &Env,
+    merged: Merged,
+    jobs: &Sender<Job>,
+    finished: &Receiver<Finished>,
+    queue: usize,
+    collected: &mut Collected,
+) -> Result<(), Refusal> {
+    let mut current: Option<(Sender<RecordBatch>, u64)> = None;
+    let mut next = 0;
+    for batch in merged {
+        env.check(PHASE)?;
+        let batch = batch.map_err(|e| Refusal::of_engine(PHASE, &e))?;
+        let rows = batch.num_rows() as u64;
+        if current.as_ref().is_none_or(|(_, filled)| *filled >= PART_ROWS) {
+            // Hanging up tells the worker of the part before that it has all its rows.
+            drop(current.take());
+            while let Ok(done) = finished.try_recv() {
+                collected.take(done);
+            }
+            let (tx, rx) = bounded(queue);
+            if collected.refusal.is_some() || jobs.send(Job { index: next, rows: rx }).is_err() {
+                return Ok(());
+            }
+            next += 1;
+            current = Some((tx, 0));
+        }
+        if let Some((tx, filled)) = &mut current {
+            *filled += rows;
+            // A worker that failed hangs up; its refusal is collected afterwards.
+            if tx.send(batch).is_err() {
+                return Ok(());
+            }
+        }
+        env.progress.advance(rows);
+    }
+    Ok(())
+}
+
+fn work(layout: &Layout<'_>, jobs: &Receiver<Job>, results: &Sender<Finished>) {
+    for job in jobs {
+        let result = layout.part(job.index, &job.rows);
+        if results.send(Finished { index: job.index, result }).is_err() {
+            return;
+        }
+    }
+}
+
+impl Layout<'_> {
+    fn part(&self, index: usize, rows: &Receiver<RecordBatch>) -> Result<(PartFile, Vec<Hash>), Refusal> {
+        let engine = |e: EngineError| match e {
+            // The sink is the store's staging, so what fails there is the store.
+            EngineError::Scratch { message, .. } => {
+                Refusal::new(crate::contract::ReasonCode::StoreIo, PHASE, format!("staging: {message}"))
+            }
+            other => Refusal::of_engine(PHASE, &other),
+        };
+        let path = format!("part-{index:05}.parquet");
+        let staged = self.env.store.stage(&self.staging.join(&path)).map_err(|e| Refusal::of_store(PHASE, &e))?;
+        let mut writer = PartWriter::new(staged, self.schema.clone(), TS_COLUMN).map_err(engine)?;
+        let mut all = Vec::with_capacity(PART_ROWS as usize);
+        for batch in rows {
+            let batch = self.lay_out(&batch).map_err(engine)?;
+            all.extend(leaves(&batch).map_err(engine)?);
+            writer.write(&batch).map_err(engine)?;
+        }
+        self.env.check(PHASE)?;
+        let (staged, stats) = writer.finish().map_err(engine)?;
+        staged.finish().map_err(|e| Refusal::of_store(PHASE, &e))?;
+        Ok((PartFile { path, stats }, all))
+    }
+
+    /// From a shard's compact columns to the columns of the data set.
+    fn lay_out(&self, batch: &RecordBatch) -> Result<RecordBatch, EngineError> {
+        let missing = || EngineError::Internal("a column of the output is missing or of another type".into());
+        let column = |at: usize| batch.columns().get(at).ok_or_else(missing);
+        let lanes = column(output::LANE)?.as_primitive_opt::<Int32Type>().ok_or_else(missing)?;
+        let lane = |row: usize| self.lanes.get(lanes.value(row) as usize).ok_or_else(missing);
+        let rows = batch.num_rows();
+        let mut topics = StringBuilder::new();
+        let mut kinds = StringBuilder::new();
+        let mut partitions = Vec::with_capacity(rows);
+        for row in 0..rows {
+            let lane = lane(row)?;
+            topics.append_value(&lane.topic);
+            kinds.append_value(lane.kind.as_str());
+            partitions.push(lane.partition);
+        }
+        let mut columns: Vec<ArrayRef> = vec![
+            hex_column(column(output::ROW_ID)?)?,
+            column(output::EVENT_ID)?.clone(),
+            stamps(column(output::TS)?)?,
+            Arc::new(topics.finish()),
+            Arc::new(Int32Array::from(partitions)),
+            column(output::OFFSET)?.clone(),
+            Arc::new(kinds.finish()),
+            hex_column(column(output::HASH)?)?,
+            column(output::KEY)?.clone(),
+        ];
+        for at in 0..self.features {
+            columns.push(column(output::FEATURES + at)?.clone());
+        }
+        for at in 0..self.labels {
+            let first = output::FEATURES + self.features + 4 * at;
+            let status = column(first + 1)?.as_primitive_opt::<Int32Type>().ok_or_else(missing)?;
+            let names: StringArray = status.values().iter().map(|s| STATUS.get(*s as usize).copied()).collect();
+            columns.push(column(first)?.clone());
+            columns.push(Arc::new(names));
+            columns.push(stamps(column(first + 2)?)?);
+            columns.push(column(first + 3)?.clone());
+        }
+        Ok(RecordBatch::try_new(self.schema.clone(), columns)?)
+    }
+}
+
+fn hex_column(array: &ArrayRef) -> Result<ArrayRef, EngineError> {
+    let bytes = array.as_fixed_size_binary_opt().ok_or_else(|| EngineError::Internal("expected fixed bytes".into()))?;
+    let mut builder = StringBuilder::with_capacity(bytes.len(), bytes.len() * 2 * bytes.value_length() as usize);
+    let mut text = String::with_capacity(64);
+    for row in 0..bytes.len() {
+        text.clear();
+        push_hex(bytes.value(row), &mut text);
+        builder.append_value(&text);
+    }
+    Ok(Arc::new(builder.finish()))
+}
+
+fn stamps(array: &ArrayRef) -> Result<ArrayRef, EngineError> {
+    let micros: &Int64Array = array.as_primitive_opt::<Int64Type>().ok_or_else(|| EngineError::Internal("expected int64".into()))?;
+    Ok(Arc::new(TimestampMicrosecondArray::new(micros.values().clone(), micros.nulls().cloned()).with_timezone("UTC")))
+}

@@ -1,0 +1,448 @@
+//! Gate 3: every input that shapes meaning is frozen and written down before anything is replayed
+//! (O035 to O049).
+
+use serde_json::{Value, json};
+
+use super::admit::Admitted;
+use super::gate::{Env, Phase, Refusal, keep_receipt};
+use crate::contract::facts::{self, RunFacts};
+use crate::contract::intent::{Intent, IntentKind};
+use crate::contract::profile::{self, Group};
+use crate::contract::{ReasonCode, manifest, ownership};
+use crate::engine::shard;
+use crate::identity::{self, DatasetId, DefinitionDigests};
+use crate::store::{Corridor, ErrorKind, Ref, Resolution, read};
+
+const PHASE: Phase = Phase::Pins;
+/// Largest ownership file in bytes.
+const OWNERSHIP_BYTES: u64 = 1 << 20;
+
+/// Proof that every pin is resolved.
+#[derive(Debug, Clone)]
+pub struct Pinned {
+    admitted: Admitted,
+    group: Group,
+    vocabulary: Vec<(String, Vec<String>)>,
+    identity: Value,
+    id: DatasetId,
+    group_digest: String,
+    shards: usize,
+    plan: Value,
+}
+
+/// A data set that is published under this identity.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Ref of the manifest.
+    pub manifest_ref: Ref,
+    /// The index beside the parts.
+    pub index: Value,
+    /// BLAKE3 of the manifest and of the index as they are stored.
+    pub manifest_blake3: String,
+    /// BLAKE3 of the index.
+    pub index_blake3: String,
+    /// Files that the index names and that are not there with their size.
+    pub missing: Vec<String>,
+}
+
+fn refuse(code: ReasonCode, message: impl Into<String>) -> Refusal {
+    Refusal::new(code, PHASE, message)
+}
+
+fn denied(resolution: Resolution, missing: ReasonCode) -> Refusal {
+    let (code, message) = resolution.denied.unwrap_or((ReasonCode::RefInvalid, String::new()));
+    let code = if code == ReasonCode::RefNotFound { missing } else { code };
+    refuse(code, format!("{} ({}): {message}", resolution.purpose, crate::text::clip(&resolution.given, 200)))
+}
+
+/// Resolves every pin without writing anything.
+///
+/// # Errors
+/// A refusal of gate 3.
+pub fn resolve(admitted: Admitted, env: &Env) -> Result<Pinned, Refusal> {
+    let intent = admitted.intent().clone();
+    let (facts, facts_digest) = run_facts(&intent, env)?;
+    let world = passed_outputs(&intent, &facts, env)?;
+    let ownership_digest = check_ownership(env)?;
+    let (profile, file_digest) = feature_authority(env)?;
+    let group = profile.group(&intent.feature_set_id, &intent.feature_set_version).map_err(|p| Refusal::of_problem(PHASE, p))?.clone();
+    let mut vocabulary = Vec::new();
+    for name in &intent.label_types {
+        let values = profile.vocabulary.get(name).ok_or_else(|| {
+            let known: Vec<&str> = profile.vocabulary.keys().map(String::as_str).collect();
+            refuse(ReasonCode::LabelPolicyInvalid, format!("label type {name} is not in the vocabulary, which knows {}", known.join(", ")))
+        })?;
+        vocabulary.push((name.clone(), values.clone()));
+    }
+    if let Some(stray) = intent.coverage.min_coverage.keys().find(|name| !intent.label_types.contains(name)) {
+        return Err(refuse(
+            ReasonCode::LabelPolicyInvalid,
+            format!("a coverage threshold for {stray}, which is not among the label types of the intent"),
+        ));
+    }
+    let anchor = anchor(&intent, env)?;
+    let definitions = DefinitionDigests { group: group.digest(), vocabulary: profile.vocabulary_digest() };
+    let identity = identity::identity_payload(&intent, &definitions, admitted.superseded());
+    let id = identity::dataset_id(&identity);
+    let shards = shard::shards(&intent.basis);
+    check_superseded(&admitted, &id, env)?;
+    let launcher = env.config.launcher();
+    let plan = json!({
+        "schema_version": "learning.ofs_resolved_build_plan.v1", "run_key": admitted.run_key(), "request_id": intent.request_id,
+        "intent_kind": intent.kind.as_str(), "training": intent.training(), "platform_run_id": intent.platform_run_id, "scenario_run_ids": intent.scenario_run_ids,
+        "plan_id": identity::plan_id(&identity), "dataset_fingerprint": id.fingerprint, "dataset_manifest_id": id.manifest_id,
+        "replay_basis": intent.basis_json(), "basis_hash": identity::basis_hash(&intent), "label_basis": intent.label_basis_json(),
+        "label_types": intent.label_types, "join_scope": intent.join_scope, "filters": intent.filters, "shards": shards,
+        "run_facts": {"ref": intent.run_facts_ref, "digest": facts_digest, "scenario_run_id": facts.scenario_run_id},
+        "world": world,
+        "feature_profile": {
+            "feature_set_id": intent.feature_set_id, "feature_set_version": intent.feature_set_version, "policy_id": profile.policy_id, "revision": profile.revision,
+            "resolved_revision": format!("{}@{}", profile.policy_id, profile.revision), "profile_digest": profile.digest(), "group_digest": definitions.group,
+            "content_digest": profile.content_digest, "label_vocabulary_digest": definitions.vocabulary,
+        },
+        "parity_anchor": anchor, "supersedes": admitted.superseded(),
+        "claimed": {"policy_revision": intent.policy_revision, "config_revision": intent.config_revision, "ofs_code_release_id": intent.code_release},
+        "running": {
+            "release": RELEASE, "profile": env.config.text("workspace", "profile"), "launcher_policy": {"policy_id": launcher.policy_id, "revision": launcher.revision},
+            "verify_payload_hashes": env.config.flag("replay", "verify_payload_hashes"), "run_config_digest": env.config.run_config_digest(&file_digest, &ownership_digest),
+        },
+    });
+    Ok(Pinned { group_digest: definitions.group, admitted, group, vocabulary, identity, id, shards, plan })
+}
+
+/// The release of the running binary.
+pub const RELEASE: &str = concat!("ofs ", env!("CARGO_PKG_VERSION"));
+
+/// What of a plan must not change between two attempts of one request: its pins. What merely describes
+/// the attempt (`running`) may.
+const PINS: [&str; 18] = [
+    "schema_version",
+    "run_key",
+    "request_id",
+    "intent_kind",
+    "training",
+    "platform_run_id",
+    "scenario_run_ids",
+    "plan_id",
+    "dataset_fingerprint",
+    "replay_basis",
+    "basis_hash",
+    "label_basis",
+    "label_types",
+    "run_facts",
+    "world",
+    "feature_profile",
+    "parity_anchor",
+    "supersedes",
+];
+
+/// Resolves every pin and writes the plan receipt, before any replay (O035, O045).
+///
+/// # Errors
+/// A refusal of gate 3; `BUILD_PLAN_IMMUTABILITY_VIOLATION` where the request was planned differently.
+pub fn prove(admitted: Admitted, env: &Env) -> Result<Pinned, Refusal> {
+    let pinned = resolve(admitted, env)?;
+    keep_receipt(
+        env.store.as_ref(),
+        &pinned.receipt_ref("resolved_build_plan"),
+        &pinned.plan,
+        &PINS,
+        ReasonCode::BuildPlanImmutabilityViolation,
+        PHASE,
+    )?;
+    Ok(pinned)
+}
+
+fn corridor<'e>(env: &'e Env, run: &'e str, allowed: &'e [String]) -> Corridor<'e> {
+    Corridor {
+        store: env.store.as_ref(),
+        actor: env.config.text("access", "actor"),
+        allowed,
+        platform_run_id: run,
+        root: env.store_root.as_deref(),
+    }
+}
+
+fn run_facts(intent: &Intent, env: &Env) -> Result<(RunFacts, String), Refusal> {
+    let allowed = env.config.list("access", "allowed_actors");
+    let corridor = corridor(env, &intent.platform_run_id, &allowed);
+    let (_, bytes) =
+        corridor.read(&intent.run_facts_ref, "run facts", facts::MAX_BYTES).map_err(|r| denied(r, ReasonCode::RunFactsUnavailable))?;
+    let facts = facts::parse(&bytes).map_err(|p| Refusal::of_problem(PHASE, p))?;
+    if facts.platform_run_id != intent.platform_run_id {
+        return Err(refuse(
+            ReasonCode::RunScopeInvalid,
+            format!("the run facts are of {}, the intent of {}", facts.platform_run_id, intent.platform_run_id),
+        ));
+    }
+    if let Some(scenario) =
+        facts.scenario_run_id.as_ref().filter(|s| !intent.scenario_run_ids.is_empty() && !intent.scenario_run_ids.contains(s))
+    {
+        return Err(refuse(
+            ReasonCode::RunScopeInvalid,
+            format!("the run facts are of scenario run {scenario}, which the intent does not name"),
+        ));
+    }
+    Ok((facts, blake3::hash(&bytes).to_hex().to_string()))
+}
+
+fn passed_outputs(intent: &Intent, facts: &RunFacts, env: &Env) -> Result<Vec<Value>, Refusal> {
+    let mut wanted: Vec<&str> = intent.required_outputs.iter().map(String::as_str).collect();
+    if wanted.is_empty() {
+        wanted = facts.locators.iter().map(|l| l.output_id.as_str()).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+    }
+    let mut world = Vec::new();
+    for output in wanted {
+        let locator = facts.passed(output).map_err(|p| Refusal::of_problem(PHASE, p))?;
+        let digest_verified = check_digest(locator, env)?;
+        world.push(json!({"digest_verified": digest_verified, "output_id": locator.output_id, "path": locator.path, "manifest_fingerprint": locator.manifest_fingerprint,
+            "content_digest": locator.content_digest.as_ref().map(|(algo, hex)| format!("{algo}:{hex}"))}));
+    }
+    Ok(world)
+}
+
+/// An output that states a digest and is in the store must have it (O039).
+fn check_digest(locator: &facts::Locator, env: &Env) -> Result<bool, Refusal> {
+    let Some((algorithm, wanted)) = &locator.content_digest else { return Ok(false) };
+    let Ok(at) = Ref::parse(&locator.path) else { return Ok(false) };
+    if env.store.size(&at).map_err(|e| Refusal::of_store(PHASE, &e))?.is_none() {
+        return Ok(false);
+    }
+    let found = match algorithm.as_str() {
+        "blake3" => crate::store::digest(env.store.as_ref(), &at).map_err(|e| Refusal::of_store(PHASE, &e))?.0,
+        "sha256" => identity::sha256_hex(&read(env.store.as_ref(), &at, 1 << 30).map_err(|e| Refusal::of_store(PHASE, &e))?),
+        _ => return Ok(false),
+    };
+    if found == *wanted {
+        return Ok(true);
+    }
+    Err(refuse(
+        ReasonCode::OutputDigestMismatch,
+        format!("output {} ({}) has {algorithm}:{found}, but its locator names {wanted}", locator.output_id, locator.path),
+    ))
+}
+
+fn check_ownership(env: &Env) -> Result<String, Refusal> {
+    let path = env.config.path("ownership");
+    match std::fs::metadata(&path) {
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok("built-in".into()),
+        Err(e) => Err(refuse(ReasonCode::OwnershipBoundaryViolation, format!("{}: {e}", path.display()))),
+        Ok(data) if data.len() > OWNERSHIP_BYTES => {
+            Err(refuse(ReasonCode::OwnershipBoundaryViolation, format!("larger than the limit of {OWNERSHIP_BYTES} bytes")))
+        }
+        Ok(_) => {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|e| refuse(ReasonCode::OwnershipBoundaryViolation, format!("{}: {e}", path.display())))?;
+            ownership::check(&text).map_err(|p| Refusal::of_problem(PHASE, p))?;
+            Ok(blake3::hash(text.as_bytes()).to_hex().to_string())
+        }
+    }
+}
+
+fn feature_authority(env: &Env) -> Result<(profile::Profile, String), Refusal> {
+    let path = env.config.path("features");
+    let unresolved =
+        |message: String| refuse(ReasonCode::FeatureProfileUnresolved, format!("{}: {message}", env.config.text("paths", "features")));
+    let data = std::fs::metadata(&path).map_err(|e| unresolved(e.to_string()))?;
+    if data.is_dir() {
+        return Err(refuse(
+            ReasonCode::AmbiguousInput,
+            format!("{} is a folder; nothing says which revision in it is meant", env.config.text("paths", "features")),
+        ));
+    }
+    if data.len() > profile::MAX_BYTES {
+        return Err(unresolved(format!("larger than the limit of {} bytes", profile::MAX_BYTES)));
+    }
+    let text = std::fs::read_to_string(&path).map_err(|e| unresolved(e.to_string()))?;
+    let profile = profile::parse(&text).map_err(|p| Refusal::of_problem(PHASE, p))?;
+    Ok((profile, blake3::hash(text.as_bytes()).to_hex().to_string()))
+}
+
+fn anchor(intent: &Intent, env: &Env) -> Result<Value, Refusal> {
+    let Some(given) = &intent.parity_anchor_ref else { return Ok(Value::Null) };
+    let allowed = env.config.list("access", "allowed_actors");
+    let (_, bytes) = corridor(env, &intent.platform_run_id, &allowed)
+        .read(given, "parity anchor", facts::MAX_BYTES)
+        .map_err(|r| denied(r, ReasonCode::ParityAnchorInvalid))?;
+    let anchor: Value =
+        serde_json::from_slice(&bytes).map_err(|e| refuse(ReasonCode::ParityAnchorInvalid, format!("not a JSON document: {e}")))?;
+    let run = anchor.pointer("/pins/platform_run_id").and_then(Value::as_str);
+    if run.is_some_and(|run| run != intent.platform_run_id) {
+        return Err(refuse(
+            ReasonCode::RunScopeInvalid,
+            format!("the parity anchor is of {}, the intent of {}", run.unwrap_or_default(), intent.platform_run_id),
+        ));
+    }
+    Ok(json!({"ref": given, "payload_digest": blake3::hash(&bytes).to_hex().to_string(), "snapshot_hash": anchor.get("snapshot_hash")}))
+}
+
+/// What is superseded must exist, and cannot be the build itself (O122).
+fn check_superseded(admitted: &Admitted, id: &DatasetId, env: &Env) -> Result<(), Refusal> {
+    for old in admitted.superseded() {
+        let run = &admitted.intent().platform_run_id;
+        let exists = ["manifests", "manifests_nontraining"]
+            .iter()
+            .map(|folder| env.store.size(&Ref::of(&[run, "ofs", folder, &format!("{old}.json")])));
+        let mut there = false;
+        for size in exists {
+            there |= size.map_err(|e| Refusal::of_store(PHASE, &e))?.is_some();
+        }
+        if !there {
+            return Err(refuse(
+                ReasonCode::SupersessionLinkInvalid,
+                format!("{old} is not published under {run}, so it cannot be superseded"),
+            ));
+        }
+        if *old == id.manifest_id {
+            return Err(refuse(ReasonCode::SupersessionLinkInvalid, format!("{old} cannot supersede itself")));
+        }
+    }
+    Ok(())
+}
+
+impl Pinned {
+    /// The intent.
+    pub fn intent(&self) -> &Intent {
+        self.admitted.intent()
+    }
+
+    /// The admission that this rests on.
+    pub fn admitted(&self) -> &Admitted {
+        &self.admitted
+    }
+
+    /// The feature group.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Digest of the feature group.
+    pub fn group_digest(&self) -> &str {
+        &self.group_digest
+    }
+
+    /// The label types of the build with their values, sorted by name.
+    pub fn vocabulary(&self) -> &[(String, Vec<String>)] {
+        &self.vocabulary
+    }
+
+    /// The identity payload.
+    pub fn identity(&self) -> &Value {
+        &self.identity
+    }
+
+    /// The name that the data set has.
+    pub fn id(&self) -> &DatasetId {
+        &self.id
+    }
+
+    /// How many shards the work is cut into.
+    pub fn shards(&self) -> usize {
+        self.shards
+    }
+
+    /// The resolved plan.
+    pub fn plan(&self) -> &Value {
+        &self.plan
+    }
+
+    /// The ref of one of this run's receipts.
+    pub fn receipt_ref(&self, folder: &str) -> Ref {
+        Ref::of(&[&self.intent().platform_run_id, "ofs", folder, &format!("{}.json", self.admitted.run_key())])
+    }
+
+    /// The folder of the data set.
+    pub fn dataset_ref(&self) -> Ref {
+        Ref::of(&[&self.intent().platform_run_id, "ofs", "datasets", &self.id.manifest_id])
+    }
+
+    /// This run's staging folder.
+    pub fn staging_ref(&self) -> Ref {
+        Ref::of(&[&self.intent().platform_run_id, "ofs", "staging", self.admitted.run_key()])
+    }
+
+    /// Where the manifest is committed: training data sets apart from all others.
+    pub fn manifest_ref(&self) -> Ref {
+        let folder = if self.intent().training() { "manifests" } else { "manifests_nontraining" };
+        Ref::of(&[&self.intent().platform_run_id, "ofs", folder, &format!("{}.json", self.id.manifest_id)])
+    }
+
+    /// Whether this kind publishes a data set.
+    pub fn publishes(&self) -> bool {
+        self.intent().kind == IntentKind::DatasetBuild
+    }
+
+    /// Asks for a published data set of this identity: one read by name, never a scan (O048, O124).
+    ///
+    /// # Errors
+    /// `MANIFEST_IMMUTABILITY_VIOLATION` where another manifest stands under this name,
+    /// `DATASET_ARTIFACT_IMMUTABILITY_VIOLATION` where the index is not one of this data set.
+    pub fn find_published(&self, env: &Env) -> Result<Option<Found>, Refusal> {
+        let manifest_ref = self.manifest_ref();
+        let bytes = match read(env.store.as_ref(), &manifest_ref, 64 << 20) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind == ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Refusal::of_store(Phase::Publication, &e)),
+        };
+        if bytes != manifest::manifest_bytes(self.intent(), &self.id) {
+            return Err(Refusal::new(
+                ReasonCode::ManifestImmutabilityViolation,
+                Phase::Publication,
+                format!("{manifest_ref} stands and is not the manifest of this identity"),
+            )
+            .with_evidence([format!("BLAKE3 of what stands: {}", blake3::hash(&bytes).to_hex())]));
+        }
+        let index_ref = self.dataset_ref().join("index.json");
+        let index_bytes = match read(env.store.as_ref(), &index_ref, 1 << 30) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind == ErrorKind::NotFound => {
+                return Ok(Some(Found {
+                    manifest_ref,
+                    index: Value::Null,
+                    manifest_blake3: hex(&bytes),
+                    index_blake3: String::new(),
+                    missing: vec![index_ref.to_string()],
+                }));
+            }
+            Err(e) => return Err(Refusal::of_store(Phase::Publication, &e)),
+        };
+        let broken = |what: String| {
+            Refusal::new(ReasonCode::DatasetArtifactImmutabilityViolation, Phase::Publication, format!("{index_ref}: {what}"))
+        };
+        let index: Value = serde_json::from_slice(&index_bytes).map_err(|e| broken(e.to_string()))?;
+        if index.get("manifest_id").and_then(Value::as_str) != Some(&self.id.manifest_id)
+            || index.get("fingerprint").and_then(Value::as_str) != Some(&self.id.fingerprint)
+        {
+            return Err(broken("it names another data set".into()));
+        }
+        let missing = self.missing_files(&index, env)?;
+        Ok(Some(Found { manifest_ref, manifest_blake3: hex(&bytes), index_blake3: hex(&index_bytes), index, missing }))
+    }
+
+    fn missing_files(&self, index: &Value, env: &Env) -> Result<Vec<String>, Refusal> {
+        let folder = self.dataset_ref();
+        let mut wanted: Vec<(Ref, Option<u64>)> = Vec::new();
+        for file in index.get("files").and_then(Value::as_array).into_iter().flatten() {
+            if let Some(path) = file.get("path").and_then(Value::as_str).filter(|p| crate::contract::path_safe(p)) {
+                wanted.push((folder.join(path), file.get("bytes").and_then(Value::as_u64)));
+            }
+        }
+        for name in ["replay", "labels", "features"] {
+            wanted.push((folder.join("evidence").join(&format!("{name}.json")), None));
+        }
+        let mut missing = Vec::new();
+        for (at, bytes) in wanted {
+            let size = env.store.size(&at).map_err(|e| Refusal::of_store(Phase::Publication, &e))?;
+            if size.is_none() || (bytes.is_some() && size != bytes) {
+                missing.push(at.to_string());
+            }
+        }
+        Ok(missing)
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}

@@ -1,0 +1,281 @@
+//! Gate 7: the only place that makes a data set discoverable (O112 to O129).
+//!
+//! Order: parts → evidence → index → supersession link → `COMMIT_STARTED` → manifest → read-back →
+//! publication receipt. The manifest is the commit; before it nothing can be found, after it everything
+//! that it stands for is in place and was verified (pitfall 33).
+
+use serde_json::{Map, Value, json};
+
+use super::feature::{Drafted, PartFile, dataset_schema, schema_json};
+use super::gate::{Env, Phase, Refusal, document, keep_receipt};
+use super::pin::{Found, Pinned};
+use crate::contract::{ReasonCode, manifest};
+use crate::engine::dataset_file::WRITER_REVISION;
+use crate::store::{Created, ErrorKind, Immutable, Ref, create_immutable, read};
+
+const PHASE: Phase = Phase::Publication;
+
+/// How a commit ended.
+#[derive(Debug)]
+pub enum Commit {
+    /// The data set is published.
+    Published(Box<Published>),
+    /// Everything is in place but the commit itself could not be settled.
+    Pending(Refusal),
+}
+
+/// A published data set.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// Ref of the manifest.
+    pub manifest_ref: Ref,
+    /// Ref of the publication receipt.
+    pub receipt_ref: Ref,
+    /// BLAKE3 of the publication receipt.
+    pub receipt_blake3: String,
+    /// The index.
+    pub index: Value,
+}
+
+/// Called right before the manifest is put; an error stops the commit (a lost lease).
+pub type CommitJournal<'j> = dyn Fn(&Ref) -> Result<(), Refusal> + 'j;
+
+fn store(error: &crate::store::StoreError) -> Refusal {
+    Refusal::of_store(PHASE, error)
+}
+
+/// Publishes a draft.
+///
+/// # Errors
+/// A refusal of gate 7: nothing was committed.
+pub fn publish(drafted: &Drafted, env: &Env, journal: &CommitJournal<'_>) -> Result<Commit, Refusal> {
+    let pinned = drafted.pinned();
+    env.progress.enter(PHASE, drafted.files().len() as u64 + 3);
+    consistent(drafted)?;
+    drafted.check_staged(env)?;
+    for file in drafted.files() {
+        env.check(PHASE)?;
+        place_part(drafted, env, file)?;
+        env.progress.advance(1);
+    }
+    let evidence = place_evidence(drafted, env)?;
+    let index = index_of(drafted, &evidence);
+    let index_bytes = document(&index);
+    place(env, &pinned.dataset_ref().join("index.json"), &index_bytes, ReasonCode::DatasetArtifactImmutabilityViolation)?;
+    env.progress.advance(1);
+    supersession(pinned, env)?;
+    env.check(PHASE)?;
+    let manifest_ref = pinned.manifest_ref();
+    journal(&manifest_ref)?;
+    if let Some(pending) = commit(pinned, env, &manifest_ref)? {
+        return Ok(Commit::Pending(pending));
+    }
+    env.progress.advance(1);
+    for file in drafted.files() {
+        // What stays in staging is a leftover that the next run or `ofs doctor` removes.
+        let _ = env.store.unstage(&drafted.staged_ref(file));
+    }
+    receipt(pinned, env, index, &index_bytes).map(|published| Commit::Published(Box::new(published)))
+}
+
+/// Plan, replay, labels and draft must speak of one basis, one cut-off and one definition (O115).
+fn consistent(drafted: &Drafted) -> Result<(), Refusal> {
+    let pinned = drafted.pinned();
+    let [(_, features), (_, labels), (_, replay)] = drafted.proofs();
+    let text = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let checks = [
+        ("replay status", text(replay, "/status"), "COMPLETE".to_owned()),
+        ("basis of the replay", text(replay, "/basis_hash"), crate::identity::basis_hash(pinned.intent())),
+        ("cut-off of the labels", text(labels, "/label_basis/label_asof_utc"), pinned.intent().labels.asof.to_string()),
+        ("definition of the features", text(features, "/feature_definition_set/group_digest"), pinned.group_digest().to_owned()),
+    ];
+    if let Some((what, found, wanted)) = checks.into_iter().find(|(_, found, wanted)| found != wanted) {
+        return Err(Refusal::new(ReasonCode::ProvenanceInconsistent, PHASE, format!("{what}: {found}, but the pins say {wanted}")));
+    }
+    let rows = |value: &Value| value.get("rows").and_then(Value::as_u64);
+    if rows(labels) != rows(features) || drafted.files().iter().map(|f| f.stats.rows).sum::<u64>() != drafted.rows() {
+        return Err(Refusal::new(ReasonCode::ProvenanceInconsistent, PHASE, "labels, features and parts differ in their number of rows"));
+    }
+    if pinned.intent().training() && labels.pointer("/gate/ready") != Some(&Value::Bool(true)) {
+        return Err(Refusal::new(ReasonCode::LabelGateUnsatisfied, PHASE, "a training data set needs a label gate that is ready"));
+    }
+    Ok(())
+}
+
+fn place_part(drafted: &Drafted, env: &Env, file: &PartFile) -> Result<(), Refusal> {
+    let (staged, to) = (drafted.staged_ref(file), drafted.pinned().dataset_ref().join(&file.path));
+    let there = match env.store.promote(&staged, &to) {
+        Ok(Created::New) => return Ok(()),
+        Ok(Created::Exists) => true,
+        Err(e) if e.kind == ErrorKind::NotFound => true,
+        Err(e) => return Err(store(&e)),
+    };
+    let (digest, bytes) = crate::store::digest(env.store.as_ref(), &to).map_err(|e| store(&e))?;
+    if there && (digest != file.stats.blake3 || bytes != file.stats.bytes) {
+        return Err(Refusal::new(
+            ReasonCode::DatasetArtifactImmutabilityViolation,
+            PHASE,
+            format!("{to} stands with other content; a label that became known late under an old observed time is the usual cause"),
+        )
+        .with_evidence([
+            format!("stands {digest} ({bytes} bytes)"),
+            format!("proved {} ({} bytes)", file.stats.blake3, file.stats.bytes),
+        ]));
+    }
+    Ok(())
+}
+
+fn place(env: &Env, at: &Ref, bytes: &[u8], violation: ReasonCode) -> Result<(), Refusal> {
+    match create_immutable(env.store.as_ref(), at, bytes).map_err(|e| store(&e))? {
+        Immutable::New | Immutable::Same => Ok(()),
+        Immutable::Different(found) => Err(Refusal::new(violation, PHASE, format!("{at} stands with other content"))
+            .with_evidence([format!("stands {found}"), format!("proved {}", blake3::hash(bytes).to_hex())])),
+    }
+}
+
+/// Ref below the data set and BLAKE3 of each proof document.
+fn place_evidence(drafted: &Drafted, env: &Env) -> Result<Map<String, Value>, Refusal> {
+    let folder = drafted.pinned().dataset_ref();
+    let mut evidence = Map::new();
+    for (name, proof) in drafted.proofs() {
+        let bytes = document(proof);
+        let at = folder.join("evidence").join(&format!("{name}.json"));
+        place(env, &at, &bytes, ReasonCode::DatasetArtifactImmutabilityViolation)?;
+        evidence.insert(name.into(), json!({"ref": format!("evidence/{name}.json"), "blake3": blake3::hash(&bytes).to_hex().to_string()}));
+    }
+    Ok(evidence)
+}
+
+/// What the data set is and how it was proved: a pure function of identity and rows.
+fn index_of(drafted: &Drafted, evidence: &Map<String, Value>) -> Value {
+    let pinned = drafted.pinned();
+    let [(_, features), (_, labels), _] = drafted.proofs();
+    let copy = |value: &Value, key: &str| value.get(key).cloned().unwrap_or(Value::Null);
+    json!({
+        "schema_version": "ofs.dataset_index.v1", "manifest_id": pinned.id().manifest_id, "fingerprint": pinned.id().fingerprint, "identity": pinned.identity(),
+        "plan_id": crate::identity::plan_id(pinned.identity()), "basis_hash": crate::identity::basis_hash(pinned.intent()), "training": pinned.intent().training(),
+        "rows": drafted.rows(), "rows_digest": drafted.rows_digest(), "files": drafted.files().iter().map(PartFile::to_json).collect::<Vec<_>>(),
+        "schema": schema_json(&dataset_schema(pinned)), "evidence": evidence, "writer_revision": WRITER_REVISION,
+        "anchor_mode": copy(features, "anchor_mode"), "sampling": Value::Null, "label_posture": copy(labels, "label_posture"),
+        "feature_availability": copy(features, "feature_availability"), "rows_using_later_arrivals": copy(features, "rows_using_later_arrivals"),
+        "intervals": {"offsets": "closed", "windows": copy(features, "window_interval")}, "row_order": copy(features, "row_order"),
+        "dropped": copy(features, "dropped"), "redelivered_events": copy(features, "redelivered_events"), "delivered_events": copy(features, "delivered_events"),
+        "label_coverage": copy(labels, "types"), "label_gate": copy(labels, "gate"), "supersedes": pinned.admitted().superseded(),
+    })
+}
+
+/// Links to what is superseded, before the commit so that a refused one leaves no manifest (pitfall 33),
+/// and from each old manifest to the new one, so that the old can be asked what superseded it (O123).
+fn supersession(pinned: &Pinned, env: &Env) -> Result<(), Refusal> {
+    let superseded = pinned.admitted().superseded();
+    if superseded.is_empty() {
+        return Ok(());
+    }
+    let link = json!({
+        "schema_version": "learning.ofs_dataset_supersession.v1", "run_key": pinned.admitted().run_key(), "platform_run_id": pinned.intent().platform_run_id,
+        "dataset_manifest_id": pinned.id().manifest_id, "supersedes": superseded, "correction_stamp": crate::identity::correction_stamp(superseded),
+        "reason": pinned.admitted().supersede_reason(),
+    });
+    place(env, &pinned.receipt_ref("supersession"), &document(&link), ReasonCode::SupersessionLinkImmutabilityViolation)?;
+    for old in superseded {
+        let back = json!({"schema_version": "learning.ofs_dataset_superseded_by.v1", "dataset_manifest_id": old, "superseded_by": pinned.id().manifest_id});
+        let at = Ref::of(&[
+            &pinned.intent().platform_run_id,
+            "ofs",
+            "supersession",
+            "by_manifest",
+            old,
+            &format!("{}.json", pinned.id().manifest_id),
+        ]);
+        place(env, &at, &document(&back), ReasonCode::SupersessionLinkImmutabilityViolation)?;
+    }
+    Ok(())
+}
+
+/// Puts the manifest and settles the answer by reading back: what stands decides, not what the put said.
+fn commit(pinned: &Pinned, env: &Env, manifest_ref: &Ref) -> Result<Option<Refusal>, Refusal> {
+    let bytes = manifest::manifest_bytes(pinned.intent(), pinned.id());
+    let put = env.store.create(manifest_ref, &bytes);
+    match (read(env.store.as_ref(), manifest_ref, bytes.len() as u64 + (1 << 20)), put) {
+        (Ok(found), _) if found == bytes => Ok(None),
+        (Ok(found), _) => Err(Refusal::new(
+            ReasonCode::ManifestImmutabilityViolation,
+            PHASE,
+            format!("{manifest_ref} stands and is not the manifest of this identity"),
+        )
+        .with_evidence([format!("stands {}", blake3::hash(&found).to_hex()), format!("proved {}", blake3::hash(&bytes).to_hex())])),
+        (Err(e), Err(put)) if e.kind == ErrorKind::NotFound => {
+            Ok(Some(Refusal::new(ReasonCode::CommitFailed, PHASE, format!("the store refused the manifest and holds none: {put}"))))
+        }
+        (Err(e), Ok(_)) if e.kind == ErrorKind::NotFound => {
+            Ok(Some(Refusal::new(ReasonCode::PublishAmbiguous, PHASE, format!("the store took the manifest, yet does not hold it: {e}"))))
+        }
+        (Err(e), _) => Ok(Some(Refusal::new(
+            ReasonCode::PublishAmbiguous,
+            PHASE,
+            format!("whether the manifest was committed cannot be read back: {e}"),
+        ))),
+    }
+}
+
+fn receipt(pinned: &Pinned, env: &Env, index: Value, index_bytes: &[u8]) -> Result<Published, Refusal> {
+    let manifest_bytes = manifest::manifest_bytes(pinned.intent(), pinned.id());
+    let digests = (blake3::hash(&manifest_bytes).to_hex().to_string(), blake3::hash(index_bytes).to_hex().to_string());
+    write_receipt(pinned, env, index, digests.0, digests.1)
+}
+
+/// Writes the publication receipt of a data set that another request published, or that this run had
+/// committed before it was cut off.
+///
+/// # Errors
+/// `PUBLICATION_RECEIPT_IMMUTABILITY_VIOLATION` where another receipt of this run stands.
+pub fn adopt(pinned: &Pinned, env: &Env, found: Found) -> Result<Published, Refusal> {
+    write_receipt(pinned, env, found.index, found.manifest_blake3, found.index_blake3)
+}
+
+fn write_receipt(pinned: &Pinned, env: &Env, index: Value, manifest_blake3: String, index_blake3: String) -> Result<Published, Refusal> {
+    let manifest_ref = pinned.manifest_ref();
+    let copy = |key: &str| index.get(key).cloned().unwrap_or(Value::Null);
+    let receipt = json!({
+        "schema_version": "learning.ofs_manifest_publication_receipt.v1", "run_key": pinned.admitted().run_key(), "request_id": pinned.intent().request_id,
+        "platform_run_id": pinned.intent().platform_run_id, "dataset_manifest_id": pinned.id().manifest_id, "dataset_fingerprint": pinned.id().fingerprint,
+        "training_intent": pinned.intent().training(), "manifest": {"ref": manifest_ref.as_str(), "blake3": manifest_blake3},
+        "index": {"ref": pinned.dataset_ref().join("index.json").as_str(), "blake3": index_blake3},
+        "rows": copy("rows"), "rows_digest": copy("rows_digest"), "supersedes": pinned.admitted().superseded(),
+        "policy": {"claimed": {"policy_revision": pinned.intent().policy_revision, "config_revision": pinned.intent().config_revision, "ofs_code_release_id": pinned.intent().code_release}},
+    });
+    let at = pinned.receipt_ref("publication_receipts");
+    let fields = ["run_key", "request_id", "dataset_manifest_id", "manifest", "index", "rows_digest", "supersedes"];
+    keep_receipt(env.store.as_ref(), &at, &receipt, &fields, ReasonCode::PublicationReceiptImmutabilityViolation, PHASE)?;
+    Ok(Published { manifest_ref, receipt_ref: at, receipt_blake3: blake3::hash(&document(&receipt)).to_hex().to_string(), index })
+}
+
+/// Puts back files that the index names and that are gone: the rebuilt draft must have the same rows
+/// and the same bytes (O159).
+///
+/// # Errors
+/// `DATASET_ARTIFACT_IMMUTABILITY_VIOLATION` where it has not.
+pub fn restore(drafted: &Drafted, env: &Env, found: &Found) -> Result<(), Refusal> {
+    let pinned = drafted.pinned();
+    consistent(drafted)?;
+    drafted.check_staged(env)?;
+    let named = found.index.get("files");
+    let made: Value = drafted.files().iter().map(PartFile::to_json).collect();
+    let same_rows = found.index.get("rows_digest").and_then(Value::as_str) == Some(drafted.rows_digest());
+    let revision = found.index.get("writer_revision").and_then(Value::as_str);
+    if !found.index.is_null() && (!same_rows || (revision == Some(WRITER_REVISION) && named != Some(&made))) {
+        return Err(Refusal::new(ReasonCode::DatasetArtifactImmutabilityViolation, PHASE, "the rebuilt rows are not those that were published (LABEL_STATE_DRIFT: an assertion was added under an observed time before the cut-off, or removed)")
+            .with_evidence([format!("published rows_digest {}", found.index.get("rows_digest").and_then(Value::as_str).unwrap_or("unknown")), format!("rebuilt rows_digest {}", drafted.rows_digest())]));
+    }
+    for file in drafted.files() {
+        place_part(drafted, env, file)?;
+        let _ = env.store.unstage(&drafted.staged_ref(file));
+    }
+    let evidence = place_evidence(drafted, env)?;
+    place(
+        env,
+        &pinned.dataset_ref().join("index.json"),
+        &document(&index_of(drafted, &evidence)),
+        ReasonCode::DatasetArtifactImmutabilityViolation,
+    )
+}

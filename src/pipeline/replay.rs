@@ -1,0 +1,561 @@
+//! Gate 4: every offset of the basis is delivered into the build, verified, and accounted for (O050 to
+//! O074). Completeness is computed from the records that were delivered, never from a listing
+//! (pitfalls 11 to 14): the same pass that hands events on also feeds the proof.
+
+mod lane;
+
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Value, json};
+
+use self::lane::{LaneProof, RECORD, proof_record};
+use super::gate::{Env, Phase, Refusal, keep_receipt};
+use super::parallel;
+use super::pin::Pinned;
+use super::progress::LaneProgress;
+use super::projection::{Gatherer, Projection, ValueFault};
+use crate::contract::ReasonCode;
+use crate::contract::intent::{Lane, OffsetRange};
+use crate::engine::EngineError;
+use crate::engine::scratch::{Budget, Scratch};
+use crate::engine::sorter::Sorter;
+use crate::engine::spool::Spool;
+use crate::source::{Bounds, Chunk, Decoder, Delivery, EventLog, Fault, ReadScope, Source};
+
+const PHASE: Phase = Phase::Replay;
+/// Faults that are kept for evidence, lowest offsets first; the total is kept besides.
+const KEPT_FAULTS: usize = 1_000;
+/// Proof records that a thread gathers before it hands them over.
+const GATHER: usize = 16_384;
+
+/// Proof that the basis was delivered completely, with the delivered events on their way to shards.
+#[derive(Debug)]
+pub struct Replayed {
+    pinned: Pinned,
+    projection: Projection,
+    events: Spool,
+    subjects: Spool,
+    lanes: Vec<Lane>,
+    proof: Value,
+    observation: Value,
+    value_fault: Option<(ValueFault, u64)>,
+    work: Work,
+}
+
+/// Spill space and budget that the rest of the build shares.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// Bytes that buffered rows may hold.
+    pub budget: Arc<Budget>,
+    /// Where they spill.
+    pub scratch: Arc<Scratch>,
+}
+
+impl Work {
+    /// Spill space for one attempt of a run.
+    ///
+    /// # Errors
+    /// `SCRATCH_IO`.
+    pub fn new(env: &Env, run_key: &str) -> Result<Self, Refusal> {
+        let scratch = Scratch::new(&env.config.scratch(), run_key).map_err(|e| Refusal::of_engine(PHASE, &e))?;
+        // Half for rows that wait; the other half for the shards in work and the parts being written.
+        Ok(Work { budget: Arc::new(Budget::new(env.config.memory() / 2)), scratch: Arc::new(scratch) })
+    }
+}
+
+struct Item {
+    lane: usize,
+    log: usize,
+    chunk: Chunk,
+}
+
+struct LaneInput {
+    lane: Lane,
+    ranges: Vec<OffsetRange>,
+    sorter: Sorter<RECORD>,
+    progress: Arc<LaneProgress>,
+    bus: Bounds,
+    ignored_files: u64,
+}
+
+/// A fault with the lane and side it was found on, in the order in which faults are reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    lane: usize,
+    source: Source,
+    fault: Fault,
+}
+
+#[derive(Debug, Default)]
+struct Faults {
+    kept: Vec<Found>,
+    total: u64,
+    unplaced: u64,
+    unplaced_sample: Vec<Fault>,
+    bus_unreadable: u64,
+}
+
+impl Faults {
+    fn push(&mut self, found: Found) {
+        self.total += 1;
+        self.kept.push(found);
+        if self.kept.len() >= 2 * KEPT_FAULTS {
+            self.trim();
+        }
+    }
+
+    fn trim(&mut self) {
+        self.kept
+            .sort_by(|a, b| (a.lane, a.fault.offset, a.source, &a.fault.place).cmp(&(b.lane, b.fault.offset, b.source, &b.fault.place)));
+        self.kept.truncate(KEPT_FAULTS);
+    }
+
+    fn merge(&mut self, other: Faults) {
+        self.total += other.total;
+        self.unplaced += other.unplaced;
+        self.bus_unreadable += other.bus_unreadable;
+        self.kept.extend(other.kept);
+        self.unplaced_sample.extend(other.unplaced_sample);
+        self.unplaced_sample.sort_by(|a, b| a.place.cmp(&b.place));
+        self.unplaced_sample.truncate(20);
+        self.trim();
+    }
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    faults: Faults,
+    value_fault: Option<ValueFault>,
+    value_faults: u64,
+    unselected: u64,
+}
+
+struct Worker<'r> {
+    decoder: Decoder,
+    gatherer: Gatherer<'r>,
+    records: Vec<[u8; RECORD]>,
+    faults: Faults,
+}
+
+/// Replays the basis.
+///
+/// # Errors
+/// A refusal of gate 4, with everything that was found as its artifact.
+pub fn prove(pinned: Pinned, env: &Env, logs: &[Box<dyn EventLog>]) -> Result<Replayed, Refusal> {
+    let work = Work::new(env, pinned.admitted().run_key())?;
+    let projection = Projection::new(pinned.intent(), pinned.group())?;
+    let events = Spool::new(projection.event_schema(), pinned.shards(), work.budget.clone(), work.scratch.clone());
+    let subjects = Spool::new(projection.subject_schema(), pinned.shards(), work.budget.clone(), work.scratch.clone());
+    let (inputs, items) = plan_items(&pinned, env, logs, &work)?;
+    let totals = deliver(&pinned, env, logs, &inputs, &items, (&projection, &events, &subjects))?;
+    let proofs = prove_lanes(env, &inputs)?;
+    judge(&inputs, &proofs, &totals)?;
+    let proof = proof_of(&pinned, &proofs);
+    let observation = observation_of(&inputs, &proofs, &totals);
+    let replayed = Replayed {
+        lanes: inputs.into_iter().map(|i| i.lane).collect(),
+        value_fault: totals.value_fault.map(|f| (f, totals.value_faults)),
+        pinned,
+        projection,
+        events,
+        subjects,
+        proof,
+        observation,
+        work,
+    };
+    replayed.write_receipts(env)?;
+    Ok(replayed)
+}
+
+fn engine(error: EngineError) -> Refusal {
+    Refusal::of_engine(PHASE, &error)
+}
+
+fn plan_items(pinned: &Pinned, env: &Env, logs: &[Box<dyn EventLog>], work: &Work) -> Result<(Vec<LaneInput>, Vec<Item>), Refusal> {
+    let mut inputs = Vec::new();
+    let mut items = Vec::new();
+    for (index, (lane, ranges)) in pinned.intent().lanes().into_iter().enumerate() {
+        let mut bus = Bounds::default();
+        let mut ignored_files = 0;
+        for (log_index, log) in logs.iter().enumerate() {
+            env.check(PHASE)?;
+            let bounds = log.bounds(&lane).map_err(|e| Refusal::of_source(PHASE, &e))?;
+            ignored_files += bounds.ignored_files;
+            if log.source() == Source::Bus {
+                bus = bounds;
+            }
+            let chunks = log.chunks(&lane, &ranges).map_err(|e| Refusal::of_source(PHASE, &e))?;
+            items.extend(chunks.into_iter().map(|chunk| Item { lane: index, log: log_index, chunk }));
+        }
+        let wanted = crate::engine::interval::total(&ranges).to_u64().unwrap_or(0);
+        let progress = Arc::new(LaneProgress { name: lane.to_string(), wanted, ..LaneProgress::default() });
+        inputs.push(LaneInput {
+            lane,
+            ranges,
+            sorter: Sorter::new(work.budget.clone(), work.scratch.clone()),
+            progress,
+            bus,
+            ignored_files,
+        });
+    }
+    env.progress.enter(PHASE, crate::engine::shard::span(&pinned.intent().basis).to_u64().unwrap_or(0));
+    env.progress.set_lanes(inputs.iter().map(|i| i.progress.clone()).collect());
+    Ok((inputs, items))
+}
+
+/// One pass over every record of both sides: events to their shards, every offset to its lane's proof.
+fn deliver(
+    pinned: &Pinned,
+    env: &Env,
+    logs: &[Box<dyn EventLog>],
+    inputs: &[LaneInput],
+    items: &[Item],
+    (projection, events, subjects): (&Projection, &Spool, &Spool),
+) -> Result<Totals, Refusal> {
+    let verify = env.config.flag("replay", "verify_payload_hashes");
+    let totals = Mutex::new(Totals::default());
+    parallel::each(
+        env,
+        PHASE,
+        items.len(),
+        || Worker {
+            decoder: Decoder::new(),
+            gatherer: Gatherer::new(projection, events, subjects),
+            records: Vec::new(),
+            faults: Faults::default(),
+        },
+        |worker, index| {
+            let Some(item) = items.get(index) else { return Ok(()) };
+            let (Some(input), Some(log)) = (inputs.get(item.lane), logs.get(item.log)) else { return Ok(()) };
+            let scope = ReadScope { platform_run_id: &pinned.intent().platform_run_id, lane: &input.lane, ranges: &input.ranges, verify };
+            worker.read(env, log.as_ref(), item, input, scope)
+        },
+        |mut worker| {
+            worker.gatherer.flush().map_err(engine)?;
+            let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
+            totals.faults.merge(worker.faults);
+            totals.value_faults += worker.gatherer.faults;
+            totals.unselected += worker.gatherer.unselected;
+            totals.value_fault = match (totals.value_fault.take(), worker.gatherer.fault) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+            Ok(())
+        },
+    )?;
+    env.check(PHASE)?;
+    Ok(totals.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+impl Worker<'_> {
+    fn read(&mut self, env: &Env, log: &dyn EventLog, item: &Item, input: &LaneInput, scope: ReadScope<'_>) -> Result<(), Refusal> {
+        let source = log.source();
+        let lane = i32::try_from(item.lane).unwrap_or(i32::MAX);
+        let Worker { decoder, gatherer, records, faults } = self;
+        let mut failed: Option<EngineError> = None;
+        let mut count = 0u64;
+        let result = log.read(&item.chunk, scope, decoder, &mut |delivery| {
+            let step = match delivery {
+                Delivery::Event(event) => {
+                    records.push(proof_record(event.offset, source, lane::Kind::Event, &event.payload_hash));
+                    gatherer.push(lane, &event)
+                }
+                Delivery::Foreign(offset) => {
+                    records.push(proof_record(offset, source, lane::Kind::Foreign, &[0; 32]));
+                    Ok(())
+                }
+                Delivery::Fault(fault) => {
+                    place_fault(faults, records, Found { lane: item.lane, source, fault }, scope);
+                    Ok(())
+                }
+            };
+            count += 1;
+            if count % 1_024 == 0 {
+                input.progress.delivered.fetch_add(1_024, Ordering::Relaxed);
+                env.progress.advance(1_024);
+                if env.cancel.is_cancelled() {
+                    return ControlFlow::Break(());
+                }
+            }
+            let full = if records.len() >= GATHER { input.sorter.push(std::mem::take(records)) } else { Ok(()) };
+            match step.and(full) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        });
+        input.progress.delivered.fetch_add(count % 1_024, Ordering::Relaxed);
+        env.progress.advance(count % 1_024);
+        result.map_err(|e| Refusal::of_source(PHASE, &e))?;
+        if let Some(error) = failed {
+            return Err(engine(error));
+        }
+        input.sorter.push(std::mem::take(records)).map_err(engine)
+    }
+}
+
+/// A bad record: fatal in the archive at a known offset of the basis, and wherever a hash contradicts;
+/// unreadable on the bus, where the archive may still have the offset; else unplaced and counted.
+fn place_fault(faults: &mut Faults, records: &mut Vec<[u8; RECORD]>, found: Found, scope: ReadScope<'_>) {
+    match found.fault.offset {
+        None => {
+            faults.unplaced += 1;
+            if faults.unplaced_sample.len() < 20 {
+                faults.unplaced_sample.push(found.fault);
+            }
+        }
+        Some(offset) if !scope.wants(offset) => {}
+        Some(offset) if found.source == Source::Bus && found.fault.code != ReasonCode::PayloadHashMismatch => {
+            faults.bus_unreadable += 1;
+            records.push(proof_record(offset, found.source, lane::Kind::Unreadable, &[0; 32]));
+        }
+        Some(_) => faults.push(found),
+    }
+}
+
+fn prove_lanes(env: &Env, inputs: &[LaneInput]) -> Result<Vec<LaneProof>, Refusal> {
+    let proofs: Vec<Mutex<Option<LaneProof>>> = inputs.iter().map(|_| Mutex::new(None)).collect();
+    parallel::each(
+        env,
+        PHASE,
+        inputs.len(),
+        || (),
+        |(), index| {
+            let (Some(input), Some(slot)) = (inputs.get(index), proofs.get(index)) else { return Ok(()) };
+            let proof = lane::prove(input.sorter.finish().map_err(engine)?, input.lane.kind, &input.ranges, input.bus.retained_from)
+                .map_err(engine)?;
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(proof);
+            Ok(())
+        },
+        |()| Ok(()),
+    )?;
+    Ok(proofs.into_iter().filter_map(|p| p.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
+}
+
+/// Decides, worst first: a contradiction outranks a gap, since a gap can be filled.
+fn judge(inputs: &[LaneInput], proofs: &[LaneProof], totals: &Totals) -> Result<(), Refusal> {
+    let refusal = contradiction(inputs, totals).or_else(|| conflict(inputs, proofs)).or_else(|| gap(inputs, proofs)).or_else(|| {
+        let delivered: u64 = proofs.iter().map(|p| p.delivered).sum();
+        (delivered <= totals.unselected)
+            .then(|| Refusal::new(ReasonCode::ReplayEventsEmpty, PHASE, "the basis holds no event of this run and its scenario runs"))
+    });
+    match refusal {
+        None => Ok(()),
+        Some(refusal) => Err(refusal
+            .with_artifact(json!({"replay": observation_of(inputs, proofs, totals), "anomalies": anomalies_of(inputs, proofs, totals)}))),
+    }
+}
+
+fn contradiction(inputs: &[LaneInput], totals: &Totals) -> Option<Refusal> {
+    let first = totals.faults.kept.first()?;
+    let line = |found: &Found| {
+        let lane = inputs.get(found.lane).map(|i| i.lane.to_string()).unwrap_or_default();
+        let offset = found.fault.offset.map(|o| format!(" offset {o}")).unwrap_or_default();
+        format!("{lane}{offset} ({}, {}): {} {}", found.source, found.fault.place, found.fault.code, found.fault.message)
+    };
+    Some(
+        Refusal::new(first.fault.code, PHASE, format!("{} record(s) cannot be used; the first: {}", totals.faults.total, line(first)))
+            .with_evidence(totals.faults.kept.iter().map(line)),
+    )
+}
+
+fn conflict(inputs: &[LaneInput], proofs: &[LaneProof]) -> Option<Refusal> {
+    let all: Vec<(&LaneInput, &lane::Conflict)> =
+        inputs.iter().zip(proofs).flat_map(|(i, p)| p.conflicts.iter().map(move |c| (i, c))).collect();
+    let total: u64 = proofs.iter().map(|p| p.conflict_total).sum();
+    // Bus against archive outranks a doubled offset within one side.
+    let (_, first) = all.iter().find(|(_, c)| c.code == ReasonCode::ReplayBasisMismatch).or(all.first())?;
+    let line =
+        |(input, conflict): &(&LaneInput, &lane::Conflict)| format!("{} offset {}: {}", input.lane, conflict.offset, conflict.message);
+    let message = format!("{total} offset(s) were delivered with contradicting content");
+    Some(Refusal::new(first.code, PHASE, message).with_evidence(all.iter().filter(|(_, c)| c.code == first.code).map(line)))
+}
+
+fn gap(inputs: &[LaneInput], proofs: &[LaneProof]) -> Option<Refusal> {
+    let gaps: Vec<(&LaneInput, &lane::Gap)> = inputs.iter().zip(proofs).flat_map(|(i, p)| p.gaps.iter().map(move |g| (i, g))).collect();
+    if gaps.is_empty() {
+        return None;
+    }
+    let lanes = inputs.iter().zip(proofs).filter(|(_, p)| !p.gaps.is_empty()).count();
+    let missing = gaps.iter().fold(crate::contract::Offset::default(), |sum, (_, g)| sum.plus(g.range.span()));
+    let mut refusal =
+        Refusal::new(ReasonCode::ReplayIncomplete, PHASE, format!("{missing} offset(s) of {lanes} partition(s) were not delivered"))
+            .with_evidence(gaps.iter().map(|(i, g)| format!("{} {}: {}", i.lane, g.range, g.cause.words())));
+    let all = |cause: lane::Cause| gaps.iter().all(|(_, g)| g.cause == cause);
+    if all(lane::Cause::SparseUnattested) {
+        refusal.end_class = Some("UNCHECKABLE_EXPLICIT");
+    } else if all(lane::Cause::BelowRetention) {
+        refusal.end_class = Some("UNSATISFIABLE_IN_ENV");
+    }
+    Some(refusal)
+}
+
+/// The proof: depends on identity alone.
+fn proof_of(pinned: &Pinned, proofs: &[LaneProof]) -> Value {
+    let intent = pinned.intent();
+    let lanes: Vec<Value> = intent
+        .lanes()
+        .iter()
+        .zip(proofs)
+        .map(|((lane, ranges), proof)| {
+            let slices: Vec<Value> = ranges
+                .iter()
+                .map(|range| {
+                    let id = crate::identity::recipe_digest("ofs.slice.v1", &json!([pinned.id().fingerprint, lane.topic, lane.partition, lane.kind, range.start, range.end]));
+                    json!({"slice_id": id.chars().take(32).collect::<String>(), "start_offset": range.start, "end_offset": range.end})
+                })
+                .collect();
+            json!({"topic": lane.topic, "partition": lane.partition, "offset_kind": lane.kind, "slices": slices, "events": proof.delivered, "sequence_digest": proof.digest})
+        })
+        .collect();
+    let sequence = crate::identity::recipe_digest("ofs.delivered_sequence.v1", &Value::Array(lanes.clone()));
+    json!({
+        "schema_version": "ofs.replay_proof.v1", "status": "COMPLETE", "basis_hash": crate::identity::basis_hash(intent), "offset_interval": "closed",
+        "lanes": lanes, "events": proofs.iter().map(|p| p.delivered).sum::<u64>(), "delivered_sequence_digest": sequence,
+    })
+}
+
+fn observation_of(inputs: &[LaneInput], proofs: &[LaneProof], totals: &Totals) -> Value {
+    let lanes: Vec<Value> = inputs
+        .iter()
+        .zip(proofs)
+        .map(|(input, proof)| proof.observed(&input.lane, &input.ranges, input.bus.retained_from, input.ignored_files))
+        .collect();
+    let complete = proofs.iter().all(|p| p.gaps.is_empty() && p.conflict_total == 0) && totals.faults.total == 0;
+    json!({
+        "status": if complete { "COMPLETE" } else { "INCOMPLETE" }, "partitions": lanes, "unselected_by_scenario": totals.unselected,
+        "undecodable_unplaced": totals.faults.unplaced, "bus_unreadable": totals.faults.bus_unreadable, "unusable_records": totals.faults.total,
+    })
+}
+
+fn anomalies_of(inputs: &[LaneInput], proofs: &[LaneProof], totals: &Totals) -> Value {
+    let mut list: Vec<Value> = Vec::new();
+    for found in &totals.faults.kept {
+        let lane = inputs.get(found.lane).map(|i| i.lane.to_string());
+        list.push(json!({"code": found.fault.code, "lane": lane, "offset": found.fault.offset, "source": found.source.as_str(), "place": found.fault.place, "message": found.fault.message}));
+    }
+    for fault in &totals.faults.unplaced_sample {
+        list.push(json!({"code": fault.code, "place": fault.place, "message": fault.message}));
+    }
+    for (input, proof) in inputs.iter().zip(proofs) {
+        list.extend(
+            proof
+                .conflicts
+                .iter()
+                .map(|c| json!({"code": c.code, "lane": input.lane.to_string(), "offset": c.offset, "message": c.message})),
+        );
+        list.extend(proof.gaps.iter().map(|g| json!({"code": ReasonCode::ReplayBasisGap, "lane": input.lane.to_string(), "start_offset": g.range.start, "end_offset": g.range.end, "cause": g.cause.as_str(), "message": g.cause.words()})));
+        list.extend(proof.unreadable.iter().map(|o| json!({"code": ReasonCode::DecodeError, "lane": input.lane.to_string(), "offset": o, "source": Source::Bus.as_str(), "message": "unreadable on the bus"})));
+    }
+    json!({"schema_version": "ofs.replay_anomalies.v1", "unusable_records": totals.faults.total, "undecodable_unplaced": totals.faults.unplaced,
+        "conflicts": proofs.iter().map(|p| p.conflict_total).sum::<u64>(), "kept_at_most": KEPT_FAULTS, "anomalies": list})
+}
+
+impl Replayed {
+    fn write_receipts(&self, env: &Env) -> Result<(), Refusal> {
+        let receipt = json!({
+            "schema_version": "learning.ofs_replay_completeness_receipt.v1", "run_key": self.pinned.admitted().run_key(), "request_id": self.pinned.intent().request_id,
+            "platform_run_id": self.pinned.intent().platform_run_id, "status": "COMPLETE", "proof_digest": crate::identity::digest(&self.proof),
+            "proof": self.proof, "observation": self.observation,
+        });
+        let at = self.pinned.receipt_ref("replay_completeness");
+        keep_receipt(
+            env.store.as_ref(),
+            &at,
+            &receipt,
+            &["status", "proof_digest"],
+            ReasonCode::CompletenessReceiptImmutabilityViolation,
+            PHASE,
+        )
+    }
+
+    /// The pins.
+    pub fn pinned(&self) -> &Pinned {
+        &self.pinned
+    }
+
+    /// What was taken out of every event.
+    pub fn projection(&self) -> &Projection {
+        &self.projection
+    }
+
+    /// The lanes in order; a lane's number is its place here.
+    pub fn lanes(&self) -> &[Lane] {
+        &self.lanes
+    }
+
+    /// Delivered events with a key, by shard of the key.
+    pub fn events(&self) -> &Spool {
+        &self.events
+    }
+
+    /// Delivered events, by shard of the event id.
+    pub fn subjects(&self) -> &Spool {
+        &self.subjects
+    }
+
+    /// The proof document.
+    pub fn proof(&self) -> &Value {
+        &self.proof
+    }
+
+    /// The observation of this attempt.
+    pub fn observation(&self) -> &Value {
+        &self.observation
+    }
+
+    /// The first payload value that does not fit its declared type, and how many there are.
+    pub fn value_fault(&self) -> Option<&(ValueFault, u64)> {
+        self.value_fault.as_ref()
+    }
+
+    /// Spill space and budget.
+    pub fn work(&self) -> &Work {
+        &self.work
+    }
+}
+
+/// Says per partition whether the basis can be complete, from offsets alone: payload hashes are not
+/// recomputed and nothing is written (O069).
+///
+/// # Errors
+/// What cannot be read.
+pub fn feasibility(pinned: &Pinned, env: &Env) -> Result<Vec<Value>, Refusal> {
+    let logs = super::run::event_logs(env, &pinned.intent().platform_run_id)?;
+    let work = Work::new(env, &format!("plan-{}-{}", std::process::id(), pinned.admitted().run_key()))?;
+    let (inputs, items) = plan_items(pinned, env, &logs, &work)?;
+    let faults = Mutex::new(Faults::default());
+    parallel::each(
+        env,
+        PHASE,
+        items.len(),
+        || (Decoder::new(), Vec::new(), Faults::default()),
+        |(decoder, records, mine), index| {
+            let Some(item) = items.get(index) else { return Ok(()) };
+            let (Some(input), Some(log)) = (inputs.get(item.lane), logs.get(item.log)) else { return Ok(()) };
+            let scope =
+                ReadScope { platform_run_id: &pinned.intent().platform_run_id, lane: &input.lane, ranges: &input.ranges, verify: false };
+            let source = log.source();
+            let read = log.read(&item.chunk, scope, decoder, &mut |delivery| {
+                match delivery {
+                    Delivery::Event(event) => records.push(proof_record(event.offset, source, lane::Kind::Event, &[0; 32])),
+                    Delivery::Foreign(offset) => records.push(proof_record(offset, source, lane::Kind::Event, &[0; 32])),
+                    Delivery::Fault(fault) => place_fault(mine, records, Found { lane: item.lane, source, fault }, scope),
+                }
+                if env.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            read.map_err(|e| Refusal::of_source(PHASE, &e))?;
+            input.sorter.push(std::mem::take(records)).map_err(engine)
+        },
+        |(_, _, mine)| {
+            faults.lock().unwrap_or_else(PoisonError::into_inner).merge(mine);
+            Ok(())
+        },
+    )?;
+    let proofs = prove_lanes(env, &inputs)?;
+    Ok(inputs.iter().zip(&proofs).map(|(input, proof)| proof.feasible(&input.lane, &input.ranges, input.bus.retained_from)).collect())
+}

@@ -1,0 +1,461 @@
+//! The proof of one lane, from its records in offset order.
+
+use serde_json::{Value, json};
+
+use crate::contract::intent::{Lane, OffsetRange};
+use crate::contract::{Offset, OffsetKind, ReasonCode};
+use crate::engine::EngineError;
+use crate::engine::interval::{RangeSet, total};
+use crate::engine::sorter::Merge;
+use crate::identity::hex;
+use crate::source::Source;
+
+/// Bytes of a proof record: offset, source, kind, hash.
+pub(super) const RECORD: usize = 24 + 1 + 1 + 32;
+/// Conflicts and unreadable offsets kept for evidence.
+const KEPT: usize = 1_000;
+/// Ranges by source that a receipt lists; the counts are complete in any case.
+const SERVED: usize = 1_000;
+
+/// What a record was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Event = 0,
+    Foreign = 1,
+    Unreadable = 2,
+}
+
+/// One record as sorted bytes.
+pub(super) fn proof_record(offset: Offset, source: Source, kind: Kind, hash: &[u8; 32]) -> [u8; RECORD] {
+    let mut record = [0u8; RECORD];
+    let side = u8::from(source == Source::Bus);
+    let bytes = offset.to_bytes().into_iter().chain([side, kind as u8]).chain(*hash);
+    for (slot, byte) in record.iter_mut().zip(bytes) {
+        *slot = byte;
+    }
+    record
+}
+
+struct Record {
+    offset: Offset,
+    source: Source,
+    kind: Kind,
+    hash: [u8; 32],
+}
+
+fn parse(record: &[u8; RECORD]) -> Option<Record> {
+    let (offset, rest) = record.split_first_chunk::<24>()?;
+    let ([side, kind], rest) = rest.split_first_chunk::<2>()?;
+    let kind = match kind {
+        0 => Kind::Event,
+        1 => Kind::Foreign,
+        _ => Kind::Unreadable,
+    };
+    Some(Record {
+        offset: Offset::from_bytes(*offset),
+        source: if *side == 0 { Source::Archive } else { Source::Bus },
+        kind,
+        hash: *rest.first_chunk::<32>()?,
+    })
+}
+
+/// Why a range was not delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    BelowRetention,
+    AbsentFromArchive,
+    BeyondEnd,
+    UnreadableRecord,
+    SparseUnattested,
+}
+
+impl Cause {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Cause::BelowRetention => "BELOW_RETENTION",
+            Cause::AbsentFromArchive => "ABSENT_FROM_ARCHIVE",
+            Cause::BeyondEnd => "BEYOND_END",
+            Cause::UnreadableRecord => "UNREADABLE_RECORD",
+            Cause::SparseUnattested => "SPARSE_UNATTESTED",
+        }
+    }
+
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Cause::BelowRetention => "below the bus's retention and absent from the archive",
+            Cause::AbsentFromArchive => "absent from the archive and not on the bus",
+            Cause::BeyondEnd => "beyond the last record of bus and archive",
+            Cause::UnreadableRecord => "an unreadable record on the bus, absent from the archive",
+            Cause::SparseUnattested => "a sparse offset kind without a sealed or attested range",
+        }
+    }
+}
+
+/// A range that was not delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Gap {
+    pub(super) range: OffsetRange,
+    pub(super) cause: Cause,
+}
+
+/// An offset that was delivered with two contents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Conflict {
+    pub(super) offset: Offset,
+    pub(super) code: ReasonCode,
+    pub(super) message: String,
+}
+
+/// What one lane's records prove.
+#[derive(Debug, Default)]
+pub(super) struct LaneProof {
+    /// Offsets with an event of this run.
+    pub(super) delivered: u64,
+    /// Digest over (offset, hash) of those, in order.
+    pub(super) digest: String,
+    pub(super) gaps: Vec<Gap>,
+    pub(super) conflicts: Vec<Conflict>,
+    pub(super) conflict_total: u64,
+    pub(super) unreadable: Vec<Offset>,
+    foreign: u64,
+    archive: u64,
+    bus: u64,
+    both: u64,
+    doubled: u64,
+    covered: Offset,
+    served: Vec<(OffsetRange, Source)>,
+    served_total: u64,
+}
+
+/// Everything delivered for one offset.
+#[derive(Default)]
+struct Group {
+    archive: Option<Content>,
+    bus: Option<Content>,
+    unreadable: bool,
+    doubled: u64,
+    conflict: Option<(ReasonCode, String)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Event([u8; 32]),
+    Foreign,
+}
+
+impl std::fmt::Display for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Content::Event(hash) => f.write_str(&hex(hash)),
+            Content::Foreign => f.write_str("a record of another run"),
+        }
+    }
+}
+
+impl Group {
+    fn add(&mut self, record: &Record) {
+        let content = match record.kind {
+            Kind::Unreadable => {
+                self.unreadable = true;
+                return;
+            }
+            Kind::Event => Content::Event(record.hash),
+            Kind::Foreign => Content::Foreign,
+        };
+        let side = if record.source == Source::Archive { &mut self.archive } else { &mut self.bus };
+        match side {
+            None => *side = Some(content),
+            Some(earlier) if *earlier == content => self.doubled += 1,
+            Some(earlier) => {
+                self.conflict =
+                    Some((ReasonCode::ReplayDuplicateOffsetMismatch, format!("{} has it twice, {earlier} and {content}", record.source)));
+            }
+        }
+    }
+}
+
+/// Reads a lane's records in order and proves what they cover.
+pub(super) fn prove(
+    records: Merge<RECORD>,
+    kind: OffsetKind,
+    ranges: &[OffsetRange],
+    retained_from: Option<Offset>,
+) -> Result<LaneProof, EngineError> {
+    let mut proof = LaneProof::default();
+    let mut covered = RangeSet::new();
+    let mut hasher = blake3::Hasher::new();
+    let mut current: Option<(Offset, Group)> = None;
+    for record in records {
+        let Some(record) = parse(&record?) else { continue };
+        match &mut current {
+            Some((offset, group)) if *offset == record.offset => group.add(&record),
+            _ => {
+                if let Some((offset, group)) = current.take() {
+                    proof.close(offset, group, &mut covered, &mut hasher);
+                }
+                let mut group = Group::default();
+                group.add(&record);
+                current = Some((record.offset, group));
+            }
+        }
+    }
+    if let Some((offset, group)) = current {
+        proof.close(offset, group, &mut covered, &mut hasher);
+    }
+    proof.digest = hasher.finalize().to_hex().to_string();
+    proof.covered = covered.count();
+    let end = covered.ranges().last().map(|r| r.end);
+    for range in covered.missing_from(ranges) {
+        split_gap(range, kind, retained_from, end, &proof.unreadable, &mut proof.gaps);
+    }
+    Ok(proof)
+}
+
+impl LaneProof {
+    fn close(&mut self, offset: Offset, group: Group, covered: &mut RangeSet, hasher: &mut blake3::Hasher) {
+        let mut conflict = group.conflict;
+        if let (Some(archive), Some(bus)) = (group.archive, group.bus) {
+            self.both += 1;
+            if archive != bus {
+                conflict = Some((ReasonCode::ReplayBasisMismatch, format!("the archive has {archive}, the bus {bus}")));
+            }
+        }
+        if let Some((code, message)) = conflict {
+            self.conflict_total += 1;
+            if self.conflicts.len() < KEPT {
+                self.conflicts.push(Conflict { offset, code, message });
+            }
+        }
+        self.doubled += group.doubled;
+        let (content, source) = match (group.archive, group.bus) {
+            (Some(content), _) => (content, Source::Archive),
+            (None, Some(content)) => (content, Source::Bus),
+            (None, None) => {
+                if self.unreadable.len() < KEPT {
+                    self.unreadable.push(offset);
+                }
+                return;
+            }
+        };
+        if group.unreadable && self.unreadable.len() < KEPT {
+            self.unreadable.push(offset);
+        }
+        covered.push(offset);
+        if source == Source::Archive {
+            self.archive += 1
+        } else {
+            self.bus += 1
+        }
+        self.serve(offset, source);
+        match content {
+            Content::Foreign => self.foreign += 1,
+            Content::Event(hash) => {
+                self.delivered += 1;
+                hasher.update(&offset.to_bytes());
+                hasher.update(&hash);
+            }
+        }
+    }
+
+    fn serve(&mut self, offset: Offset, source: Source) {
+        match self.served.last_mut() {
+            Some((range, side)) if *side == source && range.end.next() == offset => range.end = offset,
+            _ => {
+                self.served_total += 1;
+                if self.served.len() < SERVED {
+                    self.served.push((OffsetRange { start: offset, end: offset }, source));
+                }
+            }
+        }
+    }
+
+    /// Whether the lane can be complete, and by what (O069).
+    pub(super) fn feasible(&self, lane: &Lane, ranges: &[OffsetRange], retained_from: Option<Offset>) -> Value {
+        let cause = |cause: Cause| self.gaps.iter().any(|g| g.cause == cause);
+        let outcome = if self.gaps.is_empty() {
+            if self.archive == 0 { "FEASIBLE_EB_ONLY" } else { "FEASIBLE_REQUIRES_ARCHIVE" }
+        } else if cause(Cause::SparseUnattested) {
+            "UNCHECKABLE_ARCHIVE_COMPLETENESS"
+        } else if self.archive == 0 && cause(Cause::BelowRetention) {
+            "INFEASIBLE_RETENTION_EXCEEDED_NO_ARCHIVE"
+        } else {
+            "INFEASIBLE_ARCHIVE_GAP"
+        };
+        let missing = self.gaps.iter().fold(Offset::default(), |sum, g| sum.plus(g.range.span()));
+        json!({
+            "topic": lane.topic, "partition": lane.partition, "offset_kind": lane.kind, "feasibility": outcome, "required_offsets": big(total(ranges)),
+            "on_archive": self.archive, "on_bus": self.bus + self.both, "missing_offsets": big(missing), "bus_retained_from": retained_from,
+            "missing_ranges": self.gaps.iter().map(|g| json!({"start_offset": g.range.start, "end_offset": g.range.end, "cause": g.cause.as_str()})).collect::<Vec<_>>(),
+        })
+    }
+
+    /// How this attempt found the lane: who served what, and where bus took over from archive.
+    pub(super) fn observed(&self, lane: &Lane, ranges: &[OffsetRange], retained_from: Option<Offset>, ignored_files: u64) -> Value {
+        let first_bus = self.served.iter().find(|(_, s)| *s == Source::Bus).map(|(r, _)| r.start);
+        let archive_after = first_bus.is_some_and(|bus| self.served.iter().any(|(r, s)| *s == Source::Archive && r.start > bus));
+        let mode = match (self.archive, self.bus) {
+            (0, 0) => "NOTHING",
+            (_, 0) => "ARCHIVE_ONLY",
+            (0, _) => "EB_ONLY",
+            _ if archive_after => "INTERLEAVED",
+            _ => "ARCHIVE_THEN_EB",
+        };
+        let required = total(ranges);
+        let missing = self.gaps.iter().fold(Offset::default(), |sum, g| sum.plus(g.range.span()));
+        let range = |r: &OffsetRange| json!({"start_offset": r.start, "end_offset": r.end});
+        json!({
+            "topic": lane.topic, "partition": lane.partition, "offset_kind": lane.kind, "requested_ranges": ranges.iter().map(range).collect::<Vec<_>>(),
+            "required_offsets": big(required), "covered_offsets": big(self.covered), "missing_offsets": big(missing), "mismatch_count": self.conflict_total,
+            "delivered_events": self.delivered, "foreign_records": self.foreign, "served_by_archive": self.archive, "served_by_bus": self.bus, "compared_on_both": self.both,
+            "redelivered_offsets": self.doubled, "cutover": {"mode": mode, "cutover_offset": first_bus, "bus_retained_from": retained_from}, "ignored_files": ignored_files,
+            "selected_ranges": self.served.iter().map(|(r, s)| json!({"start_offset": r.start, "end_offset": r.end, "source": s.as_str()})).collect::<Vec<_>>(),
+            "selected_ranges_total": self.served_total,
+            "missing_ranges": self.gaps.iter().map(|g| json!({"start_offset": g.range.start, "end_offset": g.range.end, "cause": g.cause.as_str()})).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// An exact JSON number of any size.
+fn big(n: Offset) -> Value {
+    crate::json::number(&n.to_string())
+}
+
+fn split_gap(
+    range: OffsetRange,
+    kind: OffsetKind,
+    retained_from: Option<Offset>,
+    end: Option<Offset>,
+    unreadable: &[Offset],
+    gaps: &mut Vec<Gap>,
+) {
+    let mut push = |start: Offset, last: Offset, cause: Cause| {
+        if start <= last {
+            gaps.push(Gap { range: OffsetRange { start, end: last }, cause });
+        }
+    };
+    if !kind.dense() {
+        return push(range.start, range.end, Cause::SparseUnattested);
+    }
+    let mut plain = |mut start: Offset, last: Offset| {
+        if let Some(base) = retained_from.filter(|b| *b > start) {
+            let stop = last.min(base.previous());
+            push(start, stop, Cause::BelowRetention);
+            start = base;
+        }
+        match end {
+            _ if start > last => {}
+            Some(end) if start <= end => push(start, last, Cause::AbsentFromArchive),
+            _ => push(start, last, Cause::BeyondEnd),
+        }
+    };
+    let mut at = range.start;
+    let mut holes = Vec::new();
+    for offset in unreadable.iter().filter(|o| range.contains(**o)) {
+        if *offset > at {
+            plain(at, offset.previous());
+        }
+        holes.push(*offset);
+        at = offset.next();
+    }
+    if at <= range.end {
+        plain(at, range.end);
+    }
+    for offset in holes {
+        push(offset, offset, Cause::UnreadableRecord);
+    }
+    gaps.sort_by_key(|g| g.range);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::scratch::{Budget, Scratch};
+    use crate::engine::sorter::Sorter;
+    use std::sync::Arc;
+
+    fn run(kind: OffsetKind, ranges: &[(u64, u64)], retained: Option<u64>, records: &[(u64, Source, Kind, u8)]) -> LaneProof {
+        let dir = tempfile::tempdir().unwrap();
+        let sorter = Sorter::<RECORD>::new(Arc::new(Budget::new(1 << 20)), Arc::new(Scratch::new(dir.path(), "t").unwrap()));
+        sorter.push(records.iter().map(|(o, s, k, h)| proof_record((*o).into(), *s, *k, &[*h; 32])).collect()).unwrap();
+        let ranges: Vec<OffsetRange> = ranges.iter().map(|(s, e)| OffsetRange { start: (*s).into(), end: (*e).into() }).collect();
+        prove(sorter.finish().unwrap(), kind, &ranges, retained.map(Offset::from)).unwrap()
+    }
+
+    use Kind::{Event, Foreign, Unreadable};
+    use Source::{Archive, Bus};
+    const KAFKA: OffsetKind = OffsetKind::KafkaOffset;
+
+    fn gaps(proof: &LaneProof) -> Vec<(String, &'static str)> {
+        proof.gaps.iter().map(|g| (g.range.to_string(), g.cause.as_str())).collect()
+    }
+
+    #[test]
+    fn overlap_counts_once_and_the_archive_serves_it() {
+        let proof = run(
+            KAFKA,
+            &[(0, 3)],
+            Some(2),
+            &[(0, Archive, Event, 1), (1, Archive, Event, 2), (2, Archive, Event, 3), (2, Bus, Event, 3), (3, Bus, Event, 4)],
+        );
+        assert!(proof.gaps.is_empty() && proof.conflicts.is_empty());
+        assert_eq!((proof.delivered, proof.archive, proof.bus, proof.both), (4, 3, 1, 1));
+        let archive_only =
+            run(KAFKA, &[(0, 3)], None, &[(0, Archive, Event, 1), (1, Archive, Event, 2), (2, Archive, Event, 3), (3, Archive, Event, 4)]);
+        assert_eq!(archive_only.digest, proof.digest);
+    }
+
+    #[test]
+    fn every_gap_has_its_range_and_cause() {
+        let proof =
+            run(KAFKA, &[(0, 11)], Some(4), &[(1, Archive, Event, 1), (4, Bus, Event, 1), (5, Bus, Unreadable, 0), (7, Bus, Event, 1)]);
+        assert_eq!(
+            gaps(&proof),
+            [
+                ("0".into(), "BELOW_RETENTION"),
+                ("2-3".into(), "BELOW_RETENTION"),
+                ("5".into(), "UNREADABLE_RECORD"),
+                ("6".into(), "ABSENT_FROM_ARCHIVE"),
+                ("8-11".into(), "BEYOND_END")
+            ]
+        );
+    }
+
+    #[test]
+    fn contradictions_are_found_within_and_between_sides() {
+        let proof = run(
+            KAFKA,
+            &[(0, 2)],
+            None,
+            &[
+                (0, Archive, Event, 1),
+                (0, Bus, Event, 2),
+                (1, Archive, Event, 1),
+                (1, Archive, Event, 2),
+                (2, Archive, Event, 1),
+                (2, Bus, Foreign, 0),
+            ],
+        );
+        assert_eq!(
+            proof.conflicts.iter().map(|c| c.code).collect::<Vec<_>>(),
+            [ReasonCode::ReplayBasisMismatch, ReasonCode::ReplayDuplicateOffsetMismatch, ReasonCode::ReplayBasisMismatch]
+        );
+    }
+
+    #[test]
+    fn foreign_records_cover_their_offset_and_stay_out_of_the_digest() {
+        let with = run(KAFKA, &[(0, 1)], None, &[(0, Bus, Event, 1), (1, Bus, Foreign, 0)]);
+        assert!(with.gaps.is_empty());
+        let without = run(KAFKA, &[(0, 0)], None, &[(0, Bus, Event, 1)]);
+        assert_eq!(with.digest, without.digest);
+    }
+
+    #[test]
+    fn sparse_kinds_are_proven_only_where_contiguous() {
+        let kinesis = OffsetKind::KinesisSequence;
+        assert!(run(kinesis, &[(5, 6)], None, &[(5, Archive, Event, 1), (6, Archive, Event, 1)]).gaps.is_empty());
+        assert_eq!(
+            gaps(&run(kinesis, &[(5, 9)], None, &[(5, Archive, Event, 1), (9, Archive, Event, 1)])),
+            [("6-8".into(), "SPARSE_UNATTESTED")]
+        );
+    }
+}

@@ -1,0 +1,270 @@
+//! Drives the gates for one request, and keeps the ledger's story of it. The command line, a worker and
+//! the console call the same functions and differ only in [`Gatekeeper`] and progress.
+
+mod corridor;
+mod heartbeat;
+mod outcome;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Value, json};
+
+pub(in crate::pipeline) use corridor::event_logs;
+pub use outcome::RunResult;
+
+use self::corridor::Attempt;
+use super::admit::{self, Admitted, Supersession};
+use super::gate::{Env, Phase, Refusal};
+use super::pin;
+use crate::contract::ReasonCode;
+use crate::contract::intent::IntentKind;
+use crate::ledger::{End, ExecutionMode, Ledger, LedgerError, NewRun, Owner, RUN_DONE_LATE, RunRow, Status, Submitted};
+use crate::time::Clock;
+
+/// What stands at each gate: it may look at the proof that was just made, and stop the run.
+pub trait Gatekeeper: Send + Sync {
+    /// Called after a gate has passed. `false` calls the run off.
+    fn passed(&self, gate: &GateView) -> bool;
+}
+
+/// A gate that was just passed.
+#[derive(Debug, Clone)]
+pub struct GateView {
+    /// Key of the run.
+    pub run_key: String,
+    /// The gate.
+    pub phase: Phase,
+    /// What it proved, as (what, value).
+    pub facts: Vec<(&'static str, String)>,
+    /// Where the receipt lies.
+    pub evidence: String,
+}
+
+/// Lets every gate pass.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unattended;
+
+impl Gatekeeper for Unattended {
+    fn passed(&self, _: &GateView) -> bool {
+        true
+    }
+}
+
+/// Which signal asked the process to stop.
+#[derive(Debug, Clone, Default)]
+pub struct StopSignal(Arc<Mutex<Option<&'static str>>>);
+
+impl StopSignal {
+    /// Notes the signal's name, like `TERM`.
+    pub fn set(&self, name: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(name);
+    }
+
+    /// The name, if one came.
+    pub fn get(&self) -> Option<&'static str> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who runs: the ledger it writes to, its clock and its name.
+#[derive(Clone)]
+pub struct Host {
+    /// The run ledger.
+    pub ledger: Arc<Ledger>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// This process.
+    pub owner: Owner,
+    /// The signal that stopped it, if one did.
+    pub signal: StopSignal,
+}
+
+/// A request to build.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The intent's text.
+    pub intent: Vec<u8>,
+    /// What it supersedes.
+    pub supersession: Supersession,
+}
+
+impl Request {
+    /// The request that a run was made from.
+    ///
+    /// # Errors
+    /// `INVALID_TRANSITION` in words where the record holds no intent (a refused one).
+    pub fn of_row(row: &RunRow) -> Result<Self, LedgerError> {
+        let intent = row.intent.as_ref().ok_or_else(|| LedgerError::InvalidTransition {
+            run_key: row.run_key.clone(),
+            from: row.status,
+            action: "resume".into(),
+            legal: row.actions(),
+        })?;
+        let list = |key: &str| row.provenance.as_ref().and_then(|p| p.get(key)).cloned().unwrap_or(Value::Null);
+        let manifests =
+            list("supersedes").as_array().map(|a| a.iter().filter_map(|m| m.as_str().map(str::to_owned)).collect()).unwrap_or_default();
+        Ok(Request {
+            intent: intent.to_string().into_bytes(),
+            supersession: Supersession { manifests, reason: list("supersede_reason").as_str().map(str::to_owned) },
+        })
+    }
+}
+
+/// Submits a request and executes it, or answers with what it had come to before.
+///
+/// # Errors
+/// Only what keeps the ledger from recording anything; every refusal is a [`RunResult`].
+pub fn run(request: &Request, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
+    let admitted = match admit(request, env, host)? {
+        Ok(admitted) => admitted,
+        Err(result) => return Ok(*result),
+    };
+    match host.ledger.submit(&new_run(&admitted))? {
+        Submitted::New(row) => execute(admitted, row, env, host, keeper),
+        Submitted::Mismatch(row) => {
+            let refusal = Refusal::new(
+                ReasonCode::RequestIdPayloadMismatch,
+                Phase::Ledger,
+                format!("request id {} belongs to another intent", admitted.intent().request_id),
+            )
+            .with_evidence([format!("stands {}", row.request_hash.unwrap_or_default()), format!("now {}", admitted.request_hash())]);
+            Ok(RunResult::refused(&admitted.intent().request_id, admitted.run_key(), Status::Rejected, &refusal))
+        }
+        Submitted::Existing(row) => match row.status {
+            Status::Queued | Status::Running => execute(admitted, row, env, host, keeper),
+            Status::Failed if row.retryable() => execute(admitted, row, env, host, keeper),
+            Status::Done => again(admitted, &row, env, host),
+            Status::PublishPending => settle(admitted, &row, env, host),
+            Status::Failed | Status::Cancelled | Status::Rejected => Ok(RunResult::duplicate(&row)),
+        },
+    }
+}
+
+/// Retries the publication of a pending run with its own draft, re-read and re-digested (O025, O128).
+///
+/// # Errors
+/// `PUBLISH_RETRY_EXHAUSTED`, `RETRY_NOT_PENDING`, and what keeps the ledger from recording.
+pub fn retry(row: &RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
+    host.ledger.retry_requested(&row.run_key, env.config.launcher().max_publish_retry_attempts)?;
+    let admitted = match admit(&Request::of_row(row)?, env, host)? {
+        Ok(admitted) => admitted,
+        Err(result) => return Ok(*result),
+    };
+    let attempt = match Attempt::start(admitted, row, ExecutionMode::PublishOnly, env, host)? {
+        Ok(attempt) => attempt,
+        Err(busy) => return Ok(*busy),
+    };
+    attempt.republish(keeper)
+}
+
+fn admit(request: &Request, env: &Env, host: &Host) -> Result<Result<Admitted, Box<RunResult>>, LedgerError> {
+    let active = env.config.text("workspace", "platform_run_id");
+    let mut result = admit::prove(&request.intent, request.supersession.clone(), active);
+    if let Ok(admitted) = &result {
+        let intent = admitted.intent();
+        if intent.kind != IntentKind::DatasetBuild {
+            let refusal = Refusal::new(
+                ReasonCode::IntentKindUnsupported,
+                Phase::Intent,
+                format!("{} is not offered by this version", intent.kind.as_str()),
+            );
+            result = Err(Box::new(admit::NotAdmitted {
+                run_key: admitted.run_key().to_owned(),
+                request_id: Some(intent.request_id.clone()),
+                platform_run_id: Some(intent.platform_run_id.clone()),
+                intent_kind: Some(intent.kind.as_str().to_owned()),
+                refusal,
+                problems: Vec::new(),
+            }));
+        }
+    }
+    match result {
+        Ok(admitted) => Ok(Ok(admitted)),
+        Err(not) => {
+            let detail = not.refusal.to_json();
+            host.ledger.reject(
+                &not.run_key,
+                not.request_id.as_deref(),
+                not.platform_run_id.as_deref(),
+                not.intent_kind.as_deref(),
+                not.refusal.code,
+                &detail,
+            )?;
+            tracing::warn!(run_key = not.run_key, code = %not.refusal.code, phase = "intent", "rejected: {}", not.refusal.message);
+            Ok(Err(Box::new(RunResult::refused(
+                not.request_id.as_deref().unwrap_or_default(),
+                &not.run_key,
+                Status::Rejected,
+                &not.refusal,
+            ))))
+        }
+    }
+}
+
+fn new_run(admitted: &Admitted) -> NewRun {
+    let intent = admitted.intent();
+    NewRun {
+        run_key: admitted.run_key().to_owned(),
+        request_id: intent.request_id.clone(),
+        request_hash: admitted.request_hash().to_owned(),
+        platform_run_id: intent.platform_run_id.clone(),
+        intent_kind: intent.kind.as_str().to_owned(),
+        intent: intent.to_json(),
+        provenance: json!({
+            "ofs_code_release_id": intent.code_release, "policy_revision": intent.policy_revision, "config_revision": intent.config_revision, "run_facts_ref": intent.run_facts_ref,
+            "non_training_allowed": intent.non_training_allowed, "parity_anchor_ref": intent.parity_anchor_ref, "running_release": pin::RELEASE,
+            "supersedes": admitted.superseded(), "supersede_reason": admitted.supersede_reason(),
+        }),
+    }
+}
+
+fn execute(admitted: Admitted, row: RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
+    match Attempt::start(admitted, &row, ExecutionMode::Full, env, host)? {
+        Ok(attempt) => attempt.walk(keeper),
+        Err(busy) => Ok(*busy),
+    }
+}
+
+/// A request that was DONE comes again: its stored result, after a look whether its data is still there.
+fn again(admitted: Admitted, row: &RunRow, env: &Env, host: &Host) -> Result<RunResult, LedgerError> {
+    let intact = outcome::files_are_there(row, env);
+    let pinned = match intact {
+        Ok(true) => return Ok(RunResult::duplicate(row)),
+        Ok(false) => pin::resolve(admitted, env),
+        Err(refusal) => Err(refusal),
+    };
+    let restored = pinned.and_then(|pinned| {
+        if Some(&pinned.id().manifest_id) != row.manifest_id.as_ref() {
+            let message = "data files are gone and cannot be rebuilt: the pins of this request have changed since it was published";
+            return Err(Refusal::new(ReasonCode::BuildPlanImmutabilityViolation, Phase::Pins, message));
+        }
+        corridor::restore(pinned, env)
+    });
+    match restored {
+        Ok(missing) => {
+            host.ledger.restored(&row.run_key, "DATA_RESTORED", &json!({"restored": missing}))?;
+            Ok(RunResult::duplicate(row))
+        }
+        Err(refusal) => Ok(RunResult::refused(row.request_id.as_deref().unwrap_or_default(), &row.run_key, Status::Done, &refusal)),
+    }
+}
+
+/// A pending run comes again: a manifest that turned up meanwhile wins; else it stays pending.
+fn settle(admitted: Admitted, row: &RunRow, env: &Env, host: &Host) -> Result<RunResult, LedgerError> {
+    let found = pin::resolve(admitted.clone(), env).and_then(|pinned| pinned.find_published(env).map(|found| (pinned, found)));
+    let Ok((_, Some(_))) = found else { return Ok(RunResult::pending(row)) };
+    match Attempt::start(admitted, row, ExecutionMode::PublishOnly, env, host)? {
+        Ok(attempt) => attempt.adopt_late(),
+        Err(busy) => Ok(*busy),
+    }
+}
+
+/// Ends an attempt as done.
+fn done(published: &super::publish::Published, result: &RunResult, late: bool) -> End {
+    End::Done {
+        manifest_ref: Some(published.manifest_ref.to_string()),
+        result: result.document.clone(),
+        event: if late { RUN_DONE_LATE } else { crate::ledger::RUN_DONE },
+        detail: json!({"manifest_ref": published.manifest_ref.as_str(), "receipt_ref": published.receipt_ref.as_str(), "receipt_blake3": published.receipt_blake3, "outcome": result.document.get("outcome")}),
+    }
+}

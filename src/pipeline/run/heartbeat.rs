@@ -1,0 +1,62 @@
+//! Keeps a lease alive while its owner works, and tells the owner when it is lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+
+use crate::ledger::{Lease, Ledger, LedgerError};
+use crate::pipeline::gate::Env;
+
+/// A running heartbeat; dropping it stops it.
+pub(super) struct Heartbeat {
+    lost: Arc<AtomicBool>,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Heartbeat {
+    /// Starts to renew `lease` three times within its life, with the build's progress.
+    pub(super) fn start(ledger: Arc<Ledger>, lease: Lease, env: &Env, lease_seconds: u64) -> Self {
+        let (stop, stopped) = bounded::<()>(0);
+        let lost = Arc::new(AtomicBool::new(false));
+        let (env, flag) = (env.clone(), lost.clone());
+        let life = Duration::from_secs(lease_seconds);
+        let lease_us = i64::try_from(life.as_micros()).unwrap_or(i64::MAX);
+        let thread = std::thread::Builder::new().name("heartbeat".into()).spawn(move || {
+            // Twice a second at most, so that another process sees progress within a second.
+            let pause = (life / 3).min(Duration::from_secs(1));
+            let mut failures = 0u32;
+            while stopped.recv_timeout(pause) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+                match ledger.heartbeat(&lease, lease_us, Some(&env.progress.sample())) {
+                    Ok(()) => failures = 0,
+                    // A ledger that is briefly unreachable costs nothing while the lease still lives.
+                    Err(LedgerError::Io(_)) if failures < 2 => failures += 1,
+                    Err(error) => {
+                        tracing::warn!(run_key = lease.run_key, epoch = lease.epoch, "heartbeat stopped: {error}");
+                        flag.store(true, Ordering::SeqCst);
+                        env.cancel.cancel();
+                        return;
+                    }
+                }
+            }
+        });
+        Heartbeat { lost, stop: Some(stop), thread: thread.ok() }
+    }
+
+    /// Whether the lease was lost.
+    pub(super) fn lost(&self) -> bool {
+        self.lost.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
