@@ -1,6 +1,8 @@
 //! Makes the enum of reason codes from `contracts/reasons.toml`, so that an unknown code does not
 //! compile, and embeds `fixtures/` and `contracts/`, so that the binary works in an empty directory.
 
+#![allow(clippy::expect_used, reason = "a build that cannot be set up has to stop")]
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};

@@ -31,6 +31,26 @@ pub fn safe_lines(text: &str) -> String {
     text.split('\n').map(|line| safe(line)).collect::<Vec<_>>().join("\n")
 }
 
+/// The text of a JSON document with the same characters escaped as JSON does: for any reader the same
+/// document, for a terminal harmless.
+pub fn safe_json(text: &str) -> Cow<'_, str> {
+    if !text.contains(|c| hostile(c) && c != '\n') {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if hostile(c) && c != '\n' {
+            // They can only stand inside strings: between values there is nothing but spaces and line feeds.
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
 /// The text cut to at most `limit` characters, with an ellipsis where something was cut.
 pub fn clip(text: &str, limit: usize) -> Cow<'_, str> {
     match text.char_indices().nth(limit) {
@@ -85,6 +105,16 @@ mod tests {
         assert_eq!(safe("x\u{202e}y\u{200b}z\u{9b}"), "x\\u{202e}y\\u{200b}z\\u{9b}");
         assert!(matches!(safe("plain é"), Cow::Borrowed(_)));
         assert_eq!(safe_lines("a\nb\r"), "a\nb\\u{d}");
+    }
+
+    #[test]
+    fn a_document_stays_the_same_document() {
+        let value = serde_json::json!({"a\u{202e}b": "x\u{1b}[2J\u{9b}\u{7f}\u{e0041}\n", "n": 1});
+        let pretty = serde_json::to_string_pretty(&value).unwrap();
+        let shown = safe_json(&pretty);
+        assert!(!shown.contains(|c| hostile(c) && c != '\n'), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        assert!(matches!(safe_json("{\n  \"é\": 1\n}"), Cow::Borrowed(_)));
     }
 
     #[test]

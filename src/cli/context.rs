@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use crate::config::Config;
-use crate::contract::ReasonCode;
 use crate::ledger::{Ledger, LedgerError, Owner, RunRow};
 use crate::pipeline::gate::Env;
 use crate::pipeline::progress::Progress;
@@ -36,29 +35,11 @@ impl Context {
 
     /// The store; a missing root is a usage error, since a store is an input.
     pub(crate) fn store(&self) -> Result<LocalStore, Failure> {
-        let root = self.config.text("paths", "object_store");
-        if root.contains("://") {
-            return Err(Failure {
-                exit: 2,
-                code: Some(ReasonCode::StoreUnsupported),
-                message: format!("object store {root}: only a local directory is supported"),
-                hint: Some(ReasonCode::StoreUnsupported.info().remedy.into()),
-            });
-        }
-        LocalStore::open(&self.config.path("object_store")).map_err(|e| {
-            if e.kind == crate::store::ErrorKind::NotFound {
-                Failure {
-                    exit: 2,
-                    code: Some(ReasonCode::WorkspaceInvalid),
-                    message: format!("{e}; this is no workspace"),
-                    hint: Some(
-                        "name one with --workspace DIR, make one with `ofs init DIR --from WORKSPACE`, or try `ofs demo clean --headless`"
-                            .into(),
-                    ),
-                }
-            } else {
-                e.into()
-            }
+        crate::operate::open::store(&self.config).map_err(|e| Failure {
+            exit: e.code.info().exit,
+            code: Some(e.code),
+            message: e.message,
+            hint: Some(e.hint),
         })
     }
 
@@ -71,6 +52,7 @@ impl Context {
             config: self.config.clone(),
             cancel: CancellationToken::new(),
             progress: Arc::new(Progress::default()),
+            attempt: format!("p{}", std::process::id()),
         })
     }
 

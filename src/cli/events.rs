@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Context, Outcome, document, say};
 use crate::ledger::{EventRow, LedgerError, Status};
-use crate::text::{clip, safe};
+use crate::text::{clip, safe, safe_json};
 
 /// Arguments of `ofs events`.
 #[derive(Debug, clap::Args)]
@@ -53,9 +53,10 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
         let ended = ledger.run(&row.run_key)?.is_none_or(|r| !matches!(r.status, Status::Queued | Status::Running));
         for event in ledger.events(&row.run_key, seen)? {
             seen = event.seq;
-            let text = if context.json { event_json(&event).to_string() } else { line(&event) };
+            let text =
+                if context.json { safe_json(&event_json(&event).to_string()).into_owned() } else { safe(&line(&event)).into_owned() };
             // Whoever followed through a pipe and went away has seen enough.
-            if writeln!(std::io::stdout().lock(), "{}", crate::text::safe_lines(&text)).is_err() {
+            if writeln!(std::io::stdout().lock(), "{text}").is_err() {
                 return Ok(0);
             }
         }

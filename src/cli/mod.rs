@@ -1,21 +1,30 @@
 //! The command line: one file a command. A command parses, calls the library, prints (text or one JSON
 //! document on stdout, talk on stderr) and chooses the exit code.
 
+mod completions;
+mod config;
 mod context;
+mod demo;
+mod doctor;
 mod events;
 mod init;
 mod intent;
+mod operator;
 mod plan;
 mod progress;
 mod run;
 mod runs;
+mod schema;
 mod show;
+mod submit;
+mod verify;
+mod worker;
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use serde_json::Value;
 
 pub(crate) use self::context::Context;
@@ -24,7 +33,7 @@ use crate::contract::ReasonCode;
 use crate::ledger::LedgerError;
 use crate::pipeline::Refusal;
 use crate::store::StoreError;
-use crate::text::safe_lines;
+use crate::text::{safe_json, safe_lines};
 
 /// The Offline Feature Plane: rebuilds training data sets so that every row can be proved, and refuses
 /// whatever it cannot prove.
@@ -62,16 +71,41 @@ enum Command {
     Plan(plan::Args),
     /// Submit an intent and build it.
     Run(run::RunArgs),
+    /// Queue an intent for a worker.
+    Submit(submit::Args),
+    /// Work off queued requests until a signal comes, or once.
+    Worker(worker::Args),
     /// Go on with an interrupted, stuck or retryable run.
     Resume(run::KeyArgs),
     /// Retry the publication of a pending run with its own draft.
-    Retry(run::KeyArgs),
+    Retry(run::RetryArgs),
+    /// Call a run off before its commit.
+    Cancel(operator::CancelArgs),
+    /// Give a run up before its commit.
+    Fail(operator::FailArgs),
+    /// Leave a note on a run for whoever comes next.
+    Note(operator::NoteArgs),
+    /// Write everything about a run into one file, for an escalation.
+    Bundle(operator::BundleArgs),
     /// List runs, newest first.
     Runs(runs::Args),
     /// One run: its gates, its reason, what can be done now.
     Show(show::Args),
     /// The events of a run.
     Events(events::Args),
+    /// Check a published data set against everything that speaks of it.
+    Verify(verify::Args),
+    /// Play a fail-closed scenario on embedded real data; works in an empty directory.
+    Demo(demo::Args),
+    /// The configuration: every value and where it comes from.
+    #[command(subcommand)]
+    Config(config::Args),
+    /// The contracts that this program carries.
+    Schema(schema::Args),
+    /// Whether everything that a build needs is usable, and what killed processes left behind.
+    Doctor(doctor::Args),
+    /// A completion script for a shell.
+    Completions(completions::Args),
 }
 
 /// What stops a command: words, a way out, and an exit code.
@@ -139,8 +173,13 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            if !error.use_stderr() {
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+            // What was typed stands in the words, and may have come from anywhere.
+            let _ = write!(std::io::stderr().lock(), "{}", safe_lines(&error.render().to_string()));
+            return ExitCode::from(2);
         }
     };
     let json = cli.json;
@@ -155,17 +194,34 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Outcome {
+    // What the program alone can answer works beside a broken ofs.toml, too.
+    match &cli.command {
+        Command::Schema(args) => return schema::run(cli.json, args),
+        Command::Completions(args) => return completions::run(cli.json, args, Cli::command()),
+        _ => {}
+    }
     let context = Context::load(cli.workspace.as_deref(), cli.json)?;
     match cli.command {
         Command::Init(args) => init::run(&context, &args),
         Command::Intent(args) => intent::run(&context, &args),
         Command::Plan(args) => plan::run(&context, &args),
         Command::Run(args) => run::run(&context, args),
+        Command::Submit(args) => submit::run(&context, args),
+        Command::Worker(args) => worker::run(&context, &args),
         Command::Resume(args) => run::resume(&context, &args),
         Command::Retry(args) => run::retry(&context, &args),
+        Command::Cancel(args) => operator::cancel(&context, &args),
+        Command::Fail(args) => operator::fail(&context, &args),
+        Command::Note(args) => operator::note(&context, &args),
+        Command::Bundle(args) => operator::bundle(&context, &args),
         Command::Runs(args) => runs::run(&context, &args),
         Command::Show(args) => show::run(&context, &args),
         Command::Events(args) => events::run(&context, &args),
+        Command::Verify(args) => verify::run(&context, &args),
+        Command::Demo(args) => demo::run(&context, &args),
+        Command::Config(args) => config::run(&context, &args),
+        Command::Doctor(args) => doctor::run(&context, &args),
+        Command::Schema(_) | Command::Completions(_) => Ok(0),
     }
 }
 
@@ -178,7 +234,7 @@ fn report(failure: &Failure, json: bool) {
     }
     if json {
         let document = serde_json::json!({"schema_version": "ofs.error.v1", "code": failure.code, "message": failure.message, "hint": failure.hint, "exit": failure.exit});
-        let _ = writeln!(std::io::stdout().lock(), "{document}");
+        let _ = writeln!(std::io::stdout().lock(), "{}", safe_json(&document.to_string()));
     }
 }
 
@@ -189,5 +245,5 @@ pub(crate) fn say(line: impl AsRef<str>) {
 
 /// Prints a document on stdout.
 pub(crate) fn document(value: &Value) {
-    let _ = writeln!(std::io::stdout().lock(), "{}", serde_json::to_string_pretty(value).unwrap_or_default());
+    let _ = writeln!(std::io::stdout().lock(), "{}", safe_json(&serde_json::to_string_pretty(value).unwrap_or_default()));
 }

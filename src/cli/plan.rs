@@ -23,7 +23,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     let pinned = pin::resolve(admitted, &env)?;
     let partitions = replay::feasibility(&pinned, &env)?;
     let feasible = partitions.iter().all(|p| p.get("feasibility").and_then(Value::as_str).is_some_and(|f| f.starts_with("FEASIBLE")));
-    let bound = memory_bound(context);
+    let bound = context.config.memory_bound();
     if context.json {
         let mut plan = pinned.plan().clone();
         if let Some(map) = plan.as_object_mut() {
@@ -53,10 +53,4 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
         }
     }
     Ok(0)
-}
-
-/// Decision 3: 1.15 times the limit, 64 MB, and 8 MB a thread.
-fn memory_bound(context: &Context) -> u64 {
-    let limit = context.config.memory();
-    limit + limit * 15 / 100 + 64_000_000 + 8_000_000 * context.config.threads() as u64
 }

@@ -1,7 +1,7 @@
 //! `ofs run`, `ofs resume`, `ofs retry`: build under one cancellation token, progress on stderr.
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -34,6 +34,19 @@ pub(super) struct RunArgs {
 pub(super) struct KeyArgs {
     /// Run key, a unique beginning of it, or the request id.
     run: String,
+}
+
+/// Arguments of `ofs retry`.
+#[derive(Debug, clap::Args)]
+pub(super) struct RetryArgs {
+    /// Run key, a unique beginning of it, or the request id.
+    run: String,
+    /// Renew a spent budget by so many retries first.
+    #[arg(long, value_name = "N", requires = "reason", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    grant: Option<u32>,
+    /// Why the budget is renewed.
+    #[arg(long, value_name = "TEXT", requires = "grant")]
+    reason: Option<String>,
 }
 
 /// Says each gate as it passes, and asks at each in step mode.
@@ -82,7 +95,7 @@ impl Gatekeeper for Plain {
     }
 }
 
-fn keeper(step: bool) -> Result<Box<dyn Gatekeeper>, Failure> {
+pub(super) fn keeper(step: bool) -> Result<Box<dyn Gatekeeper>, Failure> {
     let terminal = std::io::stderr().is_terminal() && std::io::stdin().is_terminal();
     if step && !terminal {
         return Err(Failure::usage("--step needs a terminal").hint("run without --step; every gate leaves its receipt"));
@@ -90,39 +103,34 @@ fn keeper(step: bool) -> Result<Box<dyn Gatekeeper>, Failure> {
     if std::io::stderr().is_terminal() { Ok(Box::new(Teller { step })) } else { Ok(Box::new(Plain)) }
 }
 
+/// The text of an intent file.
+pub(super) fn read_intent(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|e| {
+        Failure::usage(format!("{}: {e}", path.display())).hint("name an intent file; `ofs intent check FILE` explains what one needs")
+    })
+}
+
 pub(super) fn run(context: &Context, args: RunArgs) -> Outcome {
-    let intent = std::fs::read(&args.intent).map_err(|e| {
-        Failure::usage(format!("{}: {e}", args.intent.display()))
-            .hint("name an intent file; `ofs intent check FILE` explains what one needs")
-    })?;
+    let intent = read_intent(&args.intent)?;
     let keeper = keeper(args.step)?;
     let request = Request { intent, supersession: Supersession { manifests: args.supersedes, reason: args.reason } };
     execute(context, move |env, host| run::run(&request, env, host, keeper.as_ref()))
 }
 
 pub(super) fn resume(context: &Context, args: &KeyArgs) -> Outcome {
-    use crate::ledger::Status;
     let ledger = context.ledger()?;
     let row = context.find_run(&ledger, &args.run)?;
-    let may = matches!(row.status, Status::Queued | Status::Running) || row.retryable();
-    if !may {
-        return Err(LedgerError::InvalidTransition {
-            run_key: row.run_key.clone(),
-            from: row.status,
-            action: "resume".into(),
-            legal: row.actions(),
-        }
-        .into());
-    }
     drop(ledger);
-    let request = Request::of_row(&row)?;
     let keeper = keeper(false)?;
-    execute(context, move |env, host| run::run(&request, env, host, keeper.as_ref()))
+    execute(context, move |env, host| run::resume(&row, env, host, keeper.as_ref()))
 }
 
-pub(super) fn retry(context: &Context, args: &KeyArgs) -> Outcome {
-    let ledger = context.ledger()?;
-    let row = context.find_run(&ledger, &args.run)?;
+pub(super) fn retry(context: &Context, args: &RetryArgs) -> Outcome {
+    let reason = args.reason.as_deref().map(super::operator::words).transpose()?;
+    let (ledger, row) = super::operator::open(context, &args.run)?;
+    if let (Some(grant), Some(reason)) = (args.grant, reason) {
+        ledger.grant_retries(&row.run_key, grant, reason)?;
+    }
     drop(ledger);
     let keeper = keeper(false)?;
     execute(context, move |env, host| run::retry(&row, env, host, keeper.as_ref()))
@@ -161,7 +169,7 @@ fn execute(context: &Context, work: impl FnOnce(&Env, &Host) -> Result<RunResult
 }
 
 #[cfg(unix)]
-async fn stop_signal() -> &'static str {
+pub(super) async fn stop_signal() -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut hup), Ok(mut int), Ok(mut term)) =
         (signal(SignalKind::hangup()), signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
@@ -176,14 +184,14 @@ async fn stop_signal() -> &'static str {
 }
 
 #[cfg(not(unix))]
-async fn stop_signal() -> &'static str {
+pub(super) async fn stop_signal() -> &'static str {
     match tokio::signal::ctrl_c().await {
         Ok(()) => "INT",
         Err(_) => std::future::pending().await,
     }
 }
 
-fn print(context: &Context, result: &RunResult) {
+pub(super) fn print(context: &Context, result: &RunResult) {
     if let Some(reason) = result.document.get("reason").filter(|r| r.is_object()) {
         let text = |key: &str| reason.get(key).and_then(Value::as_str).unwrap_or_default();
         let mut err = std::io::stderr().lock();

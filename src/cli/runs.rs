@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Context, Failure, Outcome, document, say};
-use crate::ledger::{RunFilter, RunRow, Status};
+use crate::ledger::{Ledger, LedgerError, OperatorRequest, RunFilter, RunRow, Status};
 use crate::text::{clip, safe};
 use crate::time::span;
 
@@ -18,27 +18,49 @@ pub(super) struct Args {
     stuck: bool,
 }
 
+fn micros(seconds: u64) -> i64 {
+    i64::try_from(seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX)
+}
+
+/// Workers that gave a sign of life within a lease's time.
+pub(super) fn workers(context: &Context, ledger: &Ledger) -> Result<usize, LedgerError> {
+    ledger.workers_alive(micros(context.config.launcher().lease_seconds))
+}
+
 /// Why a run is stuck, if it is.
-pub(super) fn stuck(context: &Context, row: &RunRow) -> Option<&'static str> {
+pub(super) fn stuck(context: &Context, row: &RunRow, workers: usize) -> Option<&'static str> {
     let launcher = context.config.launcher();
-    let micros = |seconds: u64| i64::try_from(seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
     row.stuck_reason(
         context.clock.now(),
         micros(launcher.stall_seconds),
         micros(launcher.max_pause_seconds),
-        true,
+        workers > 0,
         launcher.max_publish_retry_attempts,
     )
 }
 
 /// A run as in `ofs.runs.v1`.
-pub(super) fn row_json(context: &Context, row: &RunRow) -> Value {
-    let stuck = stuck(context, row);
+pub(super) fn row_json(context: &Context, row: &RunRow, workers: usize) -> Value {
+    let stuck = stuck(context, row, workers);
     json!({
         "run_key": row.run_key, "request_id": row.request_id, "intent_kind": row.intent_kind, "status": row.status, "stuck": stuck.is_some(), "stuck_reason": stuck,
         "reason_code": row.reason_code, "phase": row.phase, "attempts": row.attempt(), "owner": row.owner.as_ref().map(ToString::to_string),
         "lease_expires_utc": row.lease_expires, "updated_at_utc": row.updated, "manifest_id": row.manifest_id, "end_class": row.end_class,
+        "next": stuck.map(|stuck| next(row, stuck)), "retries_granted": row.retries_granted,
+        "operator_request": row.operator_request.as_ref().map(OperatorRequest::to_json),
     })
+}
+
+/// The command that moves a stuck run on.
+pub(super) fn next(row: &RunRow, stuck: &str) -> String {
+    let actions = row.actions();
+    match stuck {
+        "RETRY_EXHAUSTED" => format!("ofs retry {} --grant 1 --reason TEXT", row.run_key),
+        _ if actions.contains(&"resume") => format!("ofs resume {}", row.run_key),
+        // Its owner lives and holds the lease, so waiting or calling it off is all there is.
+        _ if actions.contains(&"cancel") => format!("ofs cancel {} --reason TEXT", row.run_key),
+        _ => format!("ofs events {} --follow", row.run_key),
+    }
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Outcome {
@@ -49,25 +71,27 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
             Failure::usage(format!("unknown status {name}")).hint(format!("one of {}", known.join(", ")))
         })?),
     };
-    let rows = match context.reader()? {
-        None => Vec::new(),
-        Some(ledger) => ledger.runs(&RunFilter { status, ..RunFilter::default() })?,
+    let (rows, workers) = match context.reader()? {
+        None => (Vec::new(), 0),
+        Some(ledger) => (ledger.runs(&RunFilter { status, ..RunFilter::default() })?, workers(context, &ledger)?),
     };
-    let rows: Vec<RunRow> = rows.into_iter().filter(|r| !args.stuck || stuck(context, r).is_some()).collect();
+    let rows: Vec<RunRow> = rows.into_iter().filter(|r| !args.stuck || stuck(context, r, workers).is_some()).collect();
     if context.json {
-        document(&json!({"schema_version": "ofs.runs.v1", "runs": rows.iter().map(|r| row_json(context, r)).collect::<Vec<_>>()}));
+        let runs: Vec<Value> = rows.iter().map(|r| row_json(context, r, workers)).collect();
+        document(&json!({"schema_version": "ofs.runs.v1", "workers_alive": workers, "runs": runs}));
         return Ok(0);
     }
     if rows.is_empty() {
         say(if args.stuck { "no run is stuck" } else { "no runs yet; `ofs run INTENT` makes one" });
     }
+    if args.stuck && !rows.is_empty() {
+        say(format!("{workers} worker(s) alive"));
+    }
     for row in &rows {
         let age = span(context.clock.now().0.saturating_sub(row.updated.0));
-        let what = stuck(context, row)
-            .map(|s| format!("STUCK {s}"))
-            .or_else(|| row.reason_code.clone())
-            .or_else(|| row.manifest_id.clone())
-            .unwrap_or_default();
+        let stuck = stuck(context, row, workers);
+        let what =
+            stuck.map(|s| format!("STUCK {s}")).or_else(|| row.reason_code.clone()).or_else(|| row.manifest_id.clone()).unwrap_or_default();
         say(format!(
             "{:<8}  {:<15}  {:<11}  {:>8} ago  {:<38}  {}",
             clip(&row.run_key, 8).trim_end_matches('…'),
@@ -77,9 +101,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
             safe(row.request_id.as_deref().unwrap_or("-")),
             safe(&what)
         ));
-        if args.stuck {
-            let next = row.actions().first().copied().unwrap_or("show");
-            say(format!("          next: ofs {next} {}", row.run_key));
+        if let Some(stuck) = stuck.filter(|_| args.stuck) {
+            say(format!("          next: {}", next(row, stuck)));
         }
     }
     Ok(0)

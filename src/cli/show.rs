@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::runs::{row_json, stuck};
+use super::runs::{next, row_json, stuck, workers};
 use super::{Context, Outcome, document, say};
 use crate::ledger::{EventRow, Ledger, LedgerError, RunRow, Status};
 use crate::pipeline::Phase;
@@ -20,9 +20,10 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     let ledger = context.reader()?.ok_or_else(|| LedgerError::NotFound(args.run.clone()))?;
     let row = context.find_run(&ledger, &args.run)?;
     let gates = gates(&ledger, &row)?;
+    let workers = workers(context, &ledger)?;
     if context.json {
         document(
-            &json!({"schema_version": "ofs.run.v1", "run": row_json(context, &row), "intent": row.intent, "gates": gates, "actions": row.actions()}),
+            &json!({"schema_version": "ofs.run.v1", "run": row_json(context, &row, workers), "intent": row.intent, "gates": gates, "actions": row.actions()}),
         );
         return Ok(0);
     }
@@ -41,8 +42,11 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
         }
         say(format!("clears   {}", text("remedy")));
     }
-    if let Some(stuck) = stuck(context, &row) {
-        say(format!("stuck    {stuck}"));
+    if let Some(stuck) = stuck(context, &row, workers) {
+        say(format!("stuck    {stuck}; next: {}", next(&row, stuck)));
+    }
+    if let Some(request) = &row.operator_request {
+        say(format!("asked    to be {request}"));
     }
     if let Some(owner) = &row.owner {
         say(format!("owner    {owner}, lease until {}", row.lease_expires.map(|e| e.to_string()).unwrap_or_default()));

@@ -192,6 +192,13 @@ impl Config {
         settings::bytes(self.text("limits", "memory")).unwrap_or(2 << 30)
     }
 
+    /// What the memory of a build stays within, in bytes (decision 3): 1.15 times the limit, 64 MB, and
+    /// 8 MB a thread.
+    pub fn memory_bound(&self) -> u64 {
+        let limit = self.memory();
+        limit + limit * 15 / 100 + 64_000_000 + 8_000_000 * self.threads() as u64
+    }
+
     /// Worker threads of a build.
     pub fn threads(&self) -> usize {
         match usize::try_from(self.int("limits", "threads")).unwrap_or(0) {

@@ -201,13 +201,13 @@ impl RunFacts {
             return Err(refuse(ReasonCode::NoPassNoRead, "an instance receipt says FAIL".into()));
         }
         for receipt in of_this {
-            if let (Some(checked), Some(named)) = (&receipt.target_digest, &locator.content_digest) {
-                if checked != named {
-                    return Err(refuse(
-                        ReasonCode::OutputDigestMismatch,
-                        format!("the receipt checked {}:{}, the locator names {}:{}", checked.0, checked.1, named.0, named.1),
-                    ));
-                }
+            if let (Some(checked), Some(named)) = (&receipt.target_digest, &locator.content_digest)
+                && checked != named
+            {
+                return Err(refuse(
+                    ReasonCode::OutputDigestMismatch,
+                    format!("the receipt checked {}:{}, the locator names {}:{}", checked.0, checked.1, named.0, named.1),
+                ));
             }
         }
         Ok(locator)

@@ -543,20 +543,20 @@ impl Reader {
         use ReasonCode as C;
         let required_outputs =
             self.names(join_scope.get("required_output_ids"), "join_scope.required_output_ids", C::SchemaInvalid).unwrap_or_default();
-        if let Some(subject) = join_scope.get("subject_key") {
-            if subject.as_str().map(|s| s.replace(' ', "")) != Some("platform_run_id,event_id".into()) {
-                self.problem(
-                    C::SubjectMappingMissing,
-                    "join_scope.subject_key",
-                    "expected `platform_run_id,event_id`, the only subject that labels can be joined by",
-                );
-            }
+        if let Some(subject) = join_scope.get("subject_key")
+            && subject.as_str().map(|s| s.replace(' ', "")) != Some("platform_run_id,event_id".into())
+        {
+            self.problem(
+                C::SubjectMappingMissing,
+                "join_scope.subject_key",
+                "expected `platform_run_id,event_id`, the only subject that labels can be joined by",
+            );
         }
         let coverage = self.coverage(filters.get("label_coverage_policy"));
-        let declared = self
-            .names(filters.get("label_types"), "filters.label_types", C::LabelPolicyInvalid)
-            .or_else(|| self.names(join_scope.get("label_types"), "join_scope.label_types", C::LabelPolicyInvalid))
-            .unwrap_or_else(|| coverage.min_coverage.keys().cloned().collect());
+        // Both are read, so that a broken one is a problem even where the other decides.
+        let of_filters = self.names(filters.get("label_types"), "filters.label_types", C::LabelPolicyInvalid);
+        let of_scope = self.names(join_scope.get("label_types"), "join_scope.label_types", C::LabelPolicyInvalid);
+        let declared = of_filters.or(of_scope).unwrap_or_else(|| coverage.min_coverage.keys().cloned().collect());
         if declared.is_empty() && kind == Some(IntentKind::DatasetBuild) {
             self.problem(
                 C::LabelTypeScopeUnresolved,

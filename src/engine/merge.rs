@@ -276,7 +276,7 @@ mod tests {
         fn rows_come_out_in_one_order_however_they_were_cut(rows in proptest::collection::btree_set((0i64..50, 0i32..3, 0i64..100), 0..400), cuts in 1usize..6, limit in prop_oneof![Just(0u64), Just(1 << 30)]) {
             let dir = tempfile::tempdir().unwrap();
             let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("ts", DataType::Int64, false), Field::new("lane", DataType::Int32, false), Field::new("offset", DataType::Int64, false)]));
-            let runs = SortedRuns::new(schema.clone(), Arc::new(Budget::new(limit)), Arc::new(Scratch::new(dir.path(), "t").unwrap()));
+            let runs = SortedRuns::new(schema.clone(), Arc::new(Budget::new(limit)), Arc::new(Scratch::new(dir.path(), "t", "1").unwrap()));
             let all: Vec<_> = rows.iter().copied().collect();
             for cut in 0..cuts {
                 let mine: Vec<_> = all.iter().filter(|r| r.2 as usize % cuts == cut).collect();

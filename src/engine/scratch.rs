@@ -21,15 +21,20 @@ fn failed(place: &Path, error: &std::io::Error) -> EngineError {
 }
 
 impl Scratch {
-    /// Makes the folder `<root>/ofs-scratch-<name>`, replacing what an earlier attempt left there.
+    /// Makes the folder `<root>/ofs-scratch-<owner>-<attempt>`, after removing what earlier attempts of
+    /// the same owner left: whoever still writes there was superseded, and fails rather than mixing in.
     ///
     /// # Errors
     /// The environment's.
-    pub fn new(root: &Path, name: &str) -> Result<Self, EngineError> {
-        let folder = root.join(format!("{PREFIX}{name}"));
-        if folder.exists() {
-            fs::remove_dir_all(&folder).map_err(|e| failed(&folder, &e))?;
+    pub fn new(root: &Path, owner: &str, attempt: &str) -> Result<Self, EngineError> {
+        let prefix = format!("{PREFIX}{owner}-");
+        fs::create_dir_all(root).map_err(|e| failed(root, &e))?;
+        for entry in fs::read_dir(root).map_err(|e| failed(root, &e))?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
         }
+        let folder = root.join(format!("{prefix}{attempt}"));
         fs::create_dir_all(&folder).map_err(|e| failed(&folder, &e))?;
         Ok(Scratch { folder, next: AtomicU64::new(0) })
     }
@@ -40,7 +45,7 @@ impl Scratch {
     /// The environment's.
     pub fn create(&self, kind: &str) -> Result<(PathBuf, fs::File), EngineError> {
         let path = self.folder.join(format!("{kind}-{}", self.next.fetch_add(1, Ordering::Relaxed)));
-        let file = fs::File::create(&path).map_err(|e| failed(&path, &e))?;
+        let file = fs::File::create_new(&path).map_err(|e| failed(&path, &e))?;
         Ok((path, file))
     }
 

@@ -175,7 +175,7 @@ mod tests {
         fn records_come_back_sorted_whether_spilled_or_not(batches in proptest::collection::vec(proptest::collection::vec(any::<[u8; 3]>(), 0..50), 0..12), limit in 0u64..400) {
             let dir = tempfile::tempdir().unwrap();
             let budget = Arc::new(Budget::new(limit));
-            let sorter = Sorter::<3>::new(budget.clone(), Arc::new(Scratch::new(dir.path(), "t").unwrap()));
+            let sorter = Sorter::<3>::new(budget.clone(), Arc::new(Scratch::new(dir.path(), "t", "1").unwrap()));
             let mut all: Vec<[u8; 3]> = batches.concat();
             for batch in batches {
                 sorter.push(batch).unwrap();

@@ -183,7 +183,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false), Field::new("s", DataType::Utf8, true)]));
             let budget = Arc::new(Budget::new(limit));
-            let spool = Spool::new(schema.clone(), 4, budget.clone(), Arc::new(Scratch::new(dir.path(), "t").unwrap()));
+            let spool = Spool::new(schema.clone(), 4, budget.clone(), Arc::new(Scratch::new(dir.path(), "t", "1").unwrap()));
             for round in 0..5i64 {
                 let numbers: Vec<i64> = (round * 10..round * 10 + 10).collect();
                 let texts: StringArray = numbers.iter().map(|n| (n % 3 != 0).then(|| n.to_string())).collect();

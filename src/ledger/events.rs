@@ -128,6 +128,11 @@ impl Change<'_> {
         Ok(())
     }
 
+    /// Who writes, and from which host.
+    pub(super) fn who(&self) -> (String, String) {
+        (self.actor.to_owned(), self.host.to_owned())
+    }
+
     /// Appends to the audit.
     pub(super) fn audit(&self, action: &str, detail: &Value) -> Result<()> {
         audit(self.conn, self.now, (self.actor, self.host), action, Some(&self.row.run_key), detail)

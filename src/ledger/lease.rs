@@ -2,12 +2,12 @@
 //!
 //! An expired lease still counts until somebody takes the run over: the epoch decides, never the clock.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::{Value, json};
 
 use super::events::Change;
 use super::row::signed;
-use super::{ExecutionMode, Ledger, LedgerError, Owner, Result, RunRow, Status, encode};
+use super::{ExecutionMode, Ledger, LedgerError, OperatorRequest, Owner, Result, RunRow, Status, decode, encode};
 use crate::time::Instant;
 
 /// Most progress samples kept of one attempt.
@@ -55,20 +55,24 @@ impl Ledger {
     }
 
     /// Renews a lease and says where the owner is. That the progress is another than before is what
-    /// counts as progress; saying the same again does not.
+    /// counts as progress; saying the same again does not. What comes back is the end that an operator has
+    /// asked the owner to make, if one has.
     ///
     /// # Errors
     /// `LeaseLost`, `NotFound`, `Io`, `Corrupt`, `ReadOnly`.
-    pub fn heartbeat(&self, lease: &Lease, lease_us: i64, progress: Option<&Value>) -> Result<()> {
+    pub fn heartbeat(&self, lease: &Lease, lease_us: i64, progress: Option<&Value>) -> Result<Option<OperatorRequest>> {
         // Only the columns that change are written: a run's intent may be megabytes, and this comes often.
         const BEAT: &str = "UPDATE runs SET lease_expires_us = ?3, progress_json = coalesce(?4, progress_json), last_progress_us =
             CASE WHEN ?4 IS NOT NULL AND ?4 IS NOT progress_json THEN ?5 ELSE last_progress_us END
-            WHERE run_key = ?1 AND lease_epoch = ?2 AND status = 'RUNNING'";
+            WHERE run_key = ?1 AND lease_epoch = ?2 AND status = 'RUNNING'
+            RETURNING operator_request_json";
         let progress = progress.map(encode).transpose()?;
         self.write(|tx| {
             let now = self.clock.now();
             let beat = params![lease.run_key, signed(lease.epoch)?, now.plus_micros(lease_us).0, progress, now.0];
-            if tx.prepare_cached(BEAT)?.execute(beat)? == 0 { Err(lost(tx, lease)?) } else { Ok(()) }
+            let found = tx.prepare_cached(BEAT)?.query_row(beat, |row| row.get::<_, Option<String>>(0)).optional()?;
+            let Some(request) = found else { return Err(lost(tx, lease)?) };
+            request.map(|text| OperatorRequest::from_json(&decode(&text)?)).transpose()
         })
     }
 

@@ -6,14 +6,17 @@
 
 mod events;
 mod lease;
+mod operator;
 mod owner;
 mod query;
+mod queue;
 mod row;
 mod schema;
 mod submit;
 #[cfg(test)]
 mod testing;
 mod transition;
+mod workers;
 
 use std::fmt;
 use std::path::Path;
@@ -26,8 +29,10 @@ use serde_json::Value;
 
 pub use events::{AuditRow, EventRow};
 pub use lease::{Lease, MAX_SAMPLES, SampleRow};
+pub use operator::{MAX_TEXT, OperatorRequest, Order, Ordered};
 pub use owner::Owner;
 pub use query::RunFilter;
+pub use queue::{Ended, Head};
 pub use row::RunRow;
 pub use submit::{NewRun, Submitted};
 pub use transition::{End, RUN_DONE, RUN_DONE_LATE};
@@ -38,6 +43,9 @@ use crate::time::{Clock, Instant};
 
 /// How long a writer waits for another one.
 const BUSY: Duration = Duration::from_secs(5);
+
+/// How long a reader waits for the first commit of a ledger that is just being made.
+const NEWBORN: Duration = Duration::from_secs(1);
 
 /// A result of this room.
 pub type Result<T, E = LedgerError> = std::result::Result<T, E>;
@@ -174,6 +182,9 @@ pub enum LedgerError {
         /// Until when, unless it renews.
         expires: Instant,
     },
+    /// An operator has asked the owner to end the run; nothing more is begun.
+    #[error("{0}")]
+    CalledOff(Box<OperatorRequest>),
     /// The publish-only retries are used up; an event says so.
     #[error("run {run_key} has used up its {attempts} publish-only retries")]
     Exhausted {
@@ -208,6 +219,7 @@ impl LedgerError {
             LedgerError::InvalidTransition { .. } => ReasonCode::InvalidTransition,
             LedgerError::LeaseLost { .. } => ReasonCode::LeaseLost,
             LedgerError::Busy { .. } => ReasonCode::RunBusy,
+            LedgerError::CalledOff(request) => request.action.reason(),
             LedgerError::Exhausted { .. } => ReasonCode::PublishRetryExhausted,
             LedgerError::NotPending { .. } => ReasonCode::RetryNotPending,
             LedgerError::Misuse(_) => ReasonCode::InternalError,
@@ -289,6 +301,11 @@ impl Ledger {
             Err(e) if needs_immutable(&e) => (reader(path, "mode=ro&immutable=1").map_err(|e| at(e.into()))?, true),
             Err(e) => return Err(at(e.into())),
         };
+        // The file is there before its first commit is: whoever is just making it is given a moment.
+        let began = std::time::Instant::now();
+        while !immutable && began.elapsed() < NEWBORN && schema::version(&conn).map_err(at)? == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         schema::readable(&conn).map_err(at)?;
         Ok(Ledger { read_only: true, immutable, ..Self::over(conn, clock, actor) })
     }

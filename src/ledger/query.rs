@@ -16,6 +16,14 @@ pub struct RunFilter {
 }
 
 impl Ledger {
+    /// The version of the tables.
+    ///
+    /// # Errors
+    /// As of [`Ledger::run`].
+    pub fn schema_version(&self) -> Result<i64> {
+        super::schema::version(&self.conn())
+    }
+
     /// The run with this key.
     ///
     /// # Errors

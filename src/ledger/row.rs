@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use serde_json::Value;
 
-use super::{ExecutionMode, LedgerError, Owner, Result, Status, decode, encode};
+use super::{ExecutionMode, LedgerError, OperatorRequest, Owner, Result, Status, decode, encode};
 use crate::contract::ReasonCode;
 use crate::time::Instant;
 
@@ -28,8 +28,10 @@ pub struct RunRow {
     pub execution_mode: ExecutionMode,
     /// Attempts at the whole corridor.
     pub full_run_attempts: u32,
-    /// Publish-only retries granted.
+    /// Publish-only retries used.
     pub publish_retry_attempts: u32,
+    /// Publish-only retries that operators granted beyond the policy's.
+    pub retries_granted: u32,
     /// The phase entered last.
     pub phase: Option<String>,
     /// Why it stands where it does, by name: a newer program may know more names than this one.
@@ -60,6 +62,8 @@ pub struct RunRow {
     pub last_progress: Option<Instant>,
     /// Since when the owner waits at a gate for a person.
     pub paused_since: Option<Instant>,
+    /// The end that an operator asked for and that the live owner has yet to obey.
+    pub operator_request: Option<OperatorRequest>,
     /// Which program and settings the request came with.
     pub provenance: Option<Value>,
     /// When the record was made.
@@ -92,6 +96,7 @@ impl RunRow {
             execution_mode: ExecutionMode::None,
             full_run_attempts: 0,
             publish_retry_attempts: 0,
+            retries_granted: 0,
             phase: None,
             reason_code: None,
             reason: None,
@@ -107,6 +112,7 @@ impl RunRow {
             progress: None,
             last_progress: None,
             paused_since: None,
+            operator_request: None,
             provenance: None,
             created: now,
             updated: now,
@@ -126,6 +132,11 @@ impl RunRow {
     /// The reason, where this program knows its name.
     pub fn code(&self) -> Option<ReasonCode> {
         self.reason_code.as_deref().and_then(ReasonCode::parse)
+    }
+
+    /// The publish-only retries it may use under a policy that gives `max` (O025).
+    pub fn retry_budget(&self, max: u32) -> u32 {
+        max.saturating_add(self.retries_granted)
     }
 
     /// Whether it failed with a reason that a new attempt can help.
@@ -152,13 +163,14 @@ impl RunRow {
     ) -> Option<&'static str> {
         let past = |since: Instant, limit: i64| now.0.saturating_sub(since.0) > limit;
         match self.status {
-            Status::Running if self.lease_expires.is_none_or(|at| at <= now) => Some("LEASE_EXPIRED"),
+            // Of a process of this host that is gone the lease need not run out first.
+            Status::Running if self.takeover_legal(now) => Some("LEASE_EXPIRED"),
             Status::Running => match self.paused_since {
                 Some(since) => past(since, max_pause_us).then_some("PAUSED_TOO_LONG"),
                 None => past(self.last_progress.unwrap_or(self.updated), stall_us).then_some("NO_PROGRESS"),
             },
             Status::Queued => (!workers_alive && past(self.updated, stall_us)).then_some("QUEUED_NO_WORKER"),
-            Status::PublishPending => (self.publish_retry_attempts >= max_retries).then_some("RETRY_EXHAUSTED"),
+            Status::PublishPending => (self.publish_retry_attempts >= self.retry_budget(max_retries)).then_some("RETRY_EXHAUSTED"),
             Status::Done | Status::Failed | Status::Cancelled | Status::Rejected => None,
         }
     }
@@ -182,7 +194,11 @@ impl RunRow {
 
     /// The refusal of `action` in this state.
     pub(super) fn illegal(&self, action: impl Into<String>) -> LedgerError {
-        LedgerError::InvalidTransition { run_key: self.run_key.clone(), from: self.status, action: action.into(), legal: self.actions() }
+        let mut action = action.into();
+        if self.commit_started && ["cancel", "fail"].contains(&action.as_str()) {
+            action.push_str(" while its commit is unsettled");
+        }
+        LedgerError::InvalidTransition { run_key: self.run_key.clone(), from: self.status, action, legal: self.actions() }
     }
 
     /// Reads one record by key.
@@ -209,6 +225,7 @@ impl RunRow {
             execution_mode: ExecutionMode::parse(&mode).ok_or_else(|| LedgerError::Corrupt(format!("unknown mode {mode}")))?,
             full_run_attempts: row.get("full_run_attempts")?,
             publish_retry_attempts: row.get("publish_retry_attempts")?,
+            retries_granted: row.get("retries_granted")?,
             phase: text("phase")?,
             reason_code: text("reason_code")?,
             reason: json("reason_json")?,
@@ -224,6 +241,7 @@ impl RunRow {
             progress: json("progress_json")?,
             last_progress: instant("last_progress_us")?,
             paused_since: instant("paused_since_us")?,
+            operator_request: json("operator_request_json")?.as_ref().map(OperatorRequest::from_json).transpose()?,
             provenance: json("provenance_json")?,
             created: Instant(row.get("created_us")?),
             updated: Instant(row.get("updated_us")?),
@@ -250,6 +268,7 @@ impl RunRow {
             ":result_json": json(&self.result)?, ":commit_started": self.commit_started, ":lease_epoch": signed(self.lease_epoch)?,
             ":lease_owner": owner, ":lease_expires_us": instant(self.lease_expires), ":progress_json": json(&self.progress)?,
             ":last_progress_us": instant(self.last_progress), ":paused_since_us": instant(self.paused_since),
+            ":retries_granted": self.retries_granted, ":operator_request_json": json(&self.operator_request.as_ref().map(OperatorRequest::to_json))?,
             ":provenance_json": json(&self.provenance)?, ":created_us": self.created.0, ":updated_us": self.updated.0,
             ":started_us": instant(self.started), ":completed_us": instant(self.completed), ":last_seq": signed(self.last_seq)?,
             ":last_hash": self.last_hash,
@@ -262,18 +281,19 @@ const UPSERT: &str = "
 INSERT INTO runs (run_key, request_id, request_hash, platform_run_id, intent_kind, intent_json, status, execution_mode,
     full_run_attempts, publish_retry_attempts, phase, reason_code, reason_json, end_class, fingerprint, manifest_id, manifest_ref,
     result_json, commit_started, lease_epoch, lease_owner, lease_expires_us, progress_json, last_progress_us, paused_since_us,
-    provenance_json, created_us, updated_us, started_us, completed_us, last_seq, last_hash)
+    retries_granted, operator_request_json, provenance_json, created_us, updated_us, started_us, completed_us, last_seq, last_hash)
 VALUES (:run_key, :request_id, :request_hash, :platform_run_id, :intent_kind, :intent_json, :status, :execution_mode,
     :full_run_attempts, :publish_retry_attempts, :phase, :reason_code, :reason_json, :end_class, :fingerprint, :manifest_id, :manifest_ref,
     :result_json, :commit_started, :lease_epoch, :lease_owner, :lease_expires_us, :progress_json, :last_progress_us, :paused_since_us,
-    :provenance_json, :created_us, :updated_us, :started_us, :completed_us, :last_seq, :last_hash)
+    :retries_granted, :operator_request_json, :provenance_json, :created_us, :updated_us, :started_us, :completed_us, :last_seq, :last_hash)
 ON CONFLICT (run_key) DO UPDATE SET request_id = :request_id, request_hash = :request_hash, platform_run_id = :platform_run_id,
     intent_kind = :intent_kind, intent_json = :intent_json, status = :status, execution_mode = :execution_mode,
     full_run_attempts = :full_run_attempts, publish_retry_attempts = :publish_retry_attempts, phase = :phase,
     reason_code = :reason_code, reason_json = :reason_json, end_class = :end_class, fingerprint = :fingerprint,
     manifest_id = :manifest_id, manifest_ref = :manifest_ref, result_json = :result_json, commit_started = :commit_started,
     lease_epoch = :lease_epoch, lease_owner = :lease_owner, lease_expires_us = :lease_expires_us, progress_json = :progress_json,
-    last_progress_us = :last_progress_us, paused_since_us = :paused_since_us, provenance_json = :provenance_json,
+    last_progress_us = :last_progress_us, paused_since_us = :paused_since_us,
+    retries_granted = :retries_granted, operator_request_json = :operator_request_json, provenance_json = :provenance_json,
     updated_us = :updated_us, started_us = :started_us, completed_us = :completed_us, last_seq = :last_seq, last_hash = :last_hash";
 
 /// SQLite's integers are signed.
@@ -288,6 +308,7 @@ pub(super) fn unsigned(number: i64) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Order;
     use super::super::testing::*;
     use super::*;
     use serde_json::json;
@@ -320,6 +341,14 @@ mod tests {
             execution_mode: ExecutionMode::PublishOnly,
             full_run_attempts: 1,
             publish_retry_attempts: 2,
+            retries_granted: 4,
+            operator_request: Some(OperatorRequest {
+                action: Order::Fail,
+                actor: "HUMAN::é".into(),
+                host: "h".into(),
+                reason: "\u{0}\"".into(),
+                at: Instant(-1),
+            }),
             phase: text("label"),
             reason_code: text("SOURCE_IO"),
             reason: Some(json!({"why": "é"})),
@@ -364,6 +393,9 @@ mod tests {
         assert_eq!(stuck(&RunRow { updated: NOW, ..row(Status::Queued) }, false), None);
         assert_eq!(stuck(&RunRow { publish_retry_attempts: 2, ..row(Status::PublishPending) }, true), None);
         assert_eq!(stuck(&RunRow { publish_retry_attempts: 3, ..row(Status::PublishPending) }, true), Some("RETRY_EXHAUSTED"));
+        let granted = |used| RunRow { publish_retry_attempts: used, retries_granted: 2, ..row(Status::PublishPending) };
+        assert_eq!((stuck(&granted(4), true), stuck(&granted(5), true)), (None, Some("RETRY_EXHAUSTED")));
+        assert_eq!(stuck(&RunRow { owner: Some(dead()), ..row(Status::Running) }, true), Some("LEASE_EXPIRED"));
         for status in [Status::Done, Status::Failed, Status::Cancelled, Status::Rejected] {
             assert_eq!(stuck(&row(status), false), None, "{status}");
         }

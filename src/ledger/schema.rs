@@ -8,7 +8,7 @@ use super::{LedgerError, Result};
 const APPLICATION_ID: i64 = 0x6f66_734c;
 
 /// One batch a version; version N is reached by running the first N. Never edit one that was released.
-const MIGRATIONS: &[&str] = &[V1];
+const MIGRATIONS: &[&str] = &[V1, V2];
 
 const V1: &str = "
 CREATE TABLE runs (
@@ -127,6 +127,13 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_undelivered ON outbox (created_at) WHERE delivered_at IS NULL;
 ";
 
+/// What operators ask of a run: publish-only retries beyond the policy's, and an end that its live owner
+/// has yet to obey.
+const V2: &str = "
+ALTER TABLE runs ADD COLUMN retries_granted INTEGER NOT NULL DEFAULT 0 CHECK (retries_granted >= 0);
+ALTER TABLE runs ADD COLUMN operator_request_json TEXT CHECK (operator_request_json IS NULL OR status = 'RUNNING');
+";
+
 fn pragma(conn: &Connection, name: &str) -> Result<i64> {
     Ok(conn.pragma_query_value(None, name, |row| row.get(0))?)
 }
@@ -203,6 +210,21 @@ mod tests {
     }
 
     #[test]
+    fn a_ledger_of_the_first_version_is_brought_up_and_keeps_what_it_holds() {
+        let home = Home::new();
+        let raw = home.raw();
+        raw.execute_batch(V1).unwrap();
+        raw.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        raw.pragma_update(None, "user_version", 1).unwrap();
+        let row = "INSERT INTO runs (run_key, request_id, status, execution_mode, full_run_attempts, publish_retry_attempts, commit_started,
+            lease_epoch, created_us, updated_us, last_seq, last_hash) VALUES ('k', 'r', 'PUBLISH_PENDING', 'FULL', 1, 3, 0, 1, 0, 0, 0, '')";
+        raw.execute(row, []).unwrap();
+        let found = home.ledger().run("k").unwrap().unwrap();
+        assert_eq!((found.publish_retry_attempts, found.retries_granted, found.operator_request), (3, 0, None));
+        assert_eq!(pragma(&raw, "user_version").unwrap(), newest());
+    }
+
+    #[test]
     fn what_is_no_ledger_is_corrupt_and_keeps_its_bytes() {
         let home = Home::new();
         std::fs::write(&home.file, b"hello, I am a text of some length and surely no database at all").unwrap();
@@ -251,6 +273,8 @@ mod tests {
             ("DELETE FROM runs", "never deleted"),
             ("UPDATE runs SET lease_epoch = lease_epoch - 1", "never falls"),
             ("UPDATE runs SET status = 'RUNNING'", "CHECK"),
+            ("UPDATE runs SET operator_request_json = '{}'", "CHECK"),
+            ("UPDATE runs SET retries_granted = -1", "CHECK"),
             ("UPDATE runs SET status = 'LOST'", "CHECK"),
             ("UPDATE runs SET status = 'DONE'", "CHECK"),
             ("INSERT INTO run_events VALUES ('nobody', 1, 'X', 'QUEUED', 0, 'x', NULL, '{}', '', '')", "FOREIGN KEY"),

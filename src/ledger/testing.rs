@@ -221,6 +221,11 @@ enum Action {
     },
     Retry,
     Restore,
+    Order {
+        order: Order,
+    },
+    Note,
+    Grant,
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -236,6 +241,9 @@ fn action() -> impl Strategy<Value = Action> {
         6 => (old(), 0..7u8).prop_map(|(old, end)| Action::Finish { old, end }),
         2 => Just(Action::Retry),
         1 => Just(Action::Restore),
+        2 => prop_oneof![Just(Order::Cancel), Just(Order::Fail)].prop_map(|order| Action::Order { order }),
+        1 => Just(Action::Note),
+        1 => Just(Action::Grant),
     ]
 }
 
@@ -261,6 +269,8 @@ struct Model {
     full: u32,
     retries: u32,
     commit: bool,
+    asked: Option<Order>,
+    granted: u32,
     events: u64,
 }
 
@@ -298,6 +308,9 @@ impl Model {
             }
             Action::CommitStarted { old } => {
                 self.own(*old)?;
+                if let Some(order) = self.asked {
+                    return Err(order.reason().as_str());
+                }
                 (self.commit, self.events) = (true, self.events + 1);
                 Ok(())
             }
@@ -308,7 +321,7 @@ impl Model {
                 if status != S::PublishPending {
                     return Err("RETRY_NOT_PENDING");
                 }
-                if self.retries >= RETRIES {
+                if self.retries >= RETRIES + self.granted {
                     return Err("PUBLISH_RETRY_EXHAUSTED");
                 }
                 self.retries += 1;
@@ -321,7 +334,39 @@ impl Model {
                 self.events += 1;
                 Ok(())
             }
+            Action::Order { order } => self.order(*order, now),
+            Action::Note => {
+                self.status.ok_or("RUN_NOT_FOUND")?;
+                self.events += 1;
+                Ok(())
+            }
+            Action::Grant => {
+                let status = self.status.ok_or("RUN_NOT_FOUND")?;
+                self.events += 1;
+                if status != S::PublishPending {
+                    return Err("RETRY_NOT_PENDING");
+                }
+                self.granted += 1;
+                Ok(())
+            }
         }
+    }
+
+    fn order(&mut self, order: Order, now: i64) -> Result<(), &'static str> {
+        let status = self.status.ok_or("RUN_NOT_FOUND")?;
+        let open = matches!(status, Status::Queued | Status::Running | Status::PublishPending);
+        let live = status == Status::Running && now < self.expires;
+        if !open || self.commit || (live && self.asked.is_some_and(|first| first != order)) {
+            return Err("INVALID_TRANSITION");
+        }
+        self.events += 1;
+        if live {
+            self.asked = Some(order);
+        } else {
+            (self.status, self.code) = (Some(order.status()), Some(order.reason().as_str()));
+            (self.epoch, self.asked) = (self.epoch + 1, None);
+        }
+        Ok(())
     }
 
     fn start(&mut self, mode: ExecutionMode, now: i64) -> Result<(), &'static str> {
@@ -362,8 +407,12 @@ impl Model {
         if end == 4 && self.commit {
             return Err("INVALID_TRANSITION");
         }
+        let asked = self.asked.take();
+        let obeyed = asked.filter(|_| [3, 5, 6].contains(&end) && !self.commit);
+        let lapsed = asked.is_some_and(|order| obeyed.is_none() && code != Some(order.reason().as_str()));
+        let (to, code) = obeyed.map_or((to, code), |order| (order.status(), Some(order.reason().as_str())));
         self.commit &= end > 4;
-        (self.status, self.code, self.events) = (Some(to), code, self.events + 1);
+        (self.status, self.code, self.events) = (Some(to), code, self.events + 1 + u64::from(lapsed));
         Ok(())
     }
 }
@@ -383,11 +432,14 @@ fn perform(ledger: &Ledger, clock: &FixedClock, action: &Action, epoch: u64) -> 
             clock.advance(*micros);
             Ok(())
         }
-        Action::Beat { old } => ledger.heartbeat(&lease(*old), LEASE, Some(&Value::Null)),
+        Action::Beat { old } => ledger.heartbeat(&lease(*old), LEASE, Some(&Value::Null)).map(|_| ()),
         Action::CommitStarted { old } => ledger.commit_started(&lease(*old), "R/m.json"),
         Action::Finish { old, end: number } => ledger.finish(&lease(*old), &end(*number)).map(|_| ()),
         Action::Retry => ledger.retry_requested("k", RETRIES).map(|_| ()),
         Action::Restore => ledger.restored("k", "DATA_RESTORED", &json!({})),
+        Action::Order { order } => ledger.order(*order, "k", "because").map(|_| ()),
+        Action::Note => ledger.note("k", "x").map(|_| ()),
+        Action::Grant => ledger.grant_retries("k", 1, "x").map(|_| ()),
     }
 }
 
@@ -419,6 +471,8 @@ proptest! {
                 full: row.full_run_attempts,
                 retries: row.publish_retry_attempts,
                 commit: row.commit_started,
+                asked: row.operator_request.as_ref().map(|r| r.action),
+                granted: row.retries_granted,
                 events: row.last_seq,
             };
             prop_assert_eq!(&seen, &model, "{:?}", action);

@@ -111,7 +111,7 @@ impl End {
     }
 
     /// Changes the record; names the event and its particulars.
-    fn apply(&self, row: &mut RunRow) -> (&'static str, Value) {
+    pub(super) fn apply(&self, row: &mut RunRow) -> (&'static str, Value) {
         row.status = self.status();
         row.reason_code = self.reason().map(|r| r.as_str().to_owned());
         match self {
@@ -200,15 +200,21 @@ impl Ledger {
     /// is out (`interface` 4 "Commit").
     ///
     /// # Errors
-    /// As of [`Ledger::enter_phase`].
+    /// `CalledOff` where an operator's request came first; otherwise as of [`Ledger::enter_phase`].
     pub fn commit_started(&self, lease: &Lease, manifest_ref: &str) -> Result<()> {
         self.owned(lease, |c| {
+            // Of a request and a commit, the one that the ledger saw first holds (O033).
+            if let Some(request) = &c.row.operator_request {
+                return Err(LedgerError::CalledOff(Box::new(request.clone())));
+            }
             c.row.commit_started = true;
             c.event("COMMIT_STARTED", None, json!({"manifest_ref": manifest_ref, "epoch": c.row.lease_epoch}))
         })
     }
 
-    /// Ends the owner's work and releases the lease. Ending in the same way again changes nothing.
+    /// Ends the owner's work and releases the lease. Ending in the same way again changes nothing. An end
+    /// that would leave the run open gives way to what an operator has asked for meanwhile; any other end
+    /// stands, and an event says that the request came to nothing.
     ///
     /// # Errors
     /// `InvalidTransition` for another end than the first, or a cancellation after the commit was
@@ -222,6 +228,13 @@ impl Ledger {
                 return if end.already(&c.row) { Ok(c.row.clone()) } else { Err(c.row.illegal(end.action())) };
             }
             end.check(&c.row)?;
+            let asked = c.row.operator_request.take();
+            let open = matches!(end, End::Interrupted { .. } | End::Pending { .. }) && !c.row.commit_started;
+            let obeyed = asked.as_ref().filter(|_| open).map(|request| request.end(c.row.phase.as_deref()));
+            if let Some(request) = asked.filter(|request| obeyed.is_none() && end.reason() != Some(request.action.reason())) {
+                c.event("OPERATOR_REQUEST_LAPSED", None, json!({"request": request.to_json(), "ends": end.status()}))?;
+            }
+            let end = obeyed.as_ref().unwrap_or(end);
             let (event, detail) = end.apply(&mut c.row);
             (c.row.owner, c.row.lease_expires, c.row.paused_since) = (None, None, None);
             c.row.completed = matches!(c.row.status, Status::Done | Status::Failed | Status::Cancelled).then_some(c.now);
@@ -230,7 +243,7 @@ impl Ledger {
         })
     }
 
-    /// Grants one of `max` publish-only retries to a run that waits for its publication, and says which
+    /// Gives one of `max` publish-only retries, and of those granted beside them, to a run that waits for its publication, and says which
     /// one it is (O025, O026).
     ///
     /// # Errors
@@ -238,6 +251,7 @@ impl Ledger {
     pub fn retry_requested(&self, run_key: &str, max: u32) -> Result<u32> {
         self.change(run_key, |c| {
             let attempts = c.row.publish_retry_attempts;
+            let max = c.row.retry_budget(max);
             let detail = json!({"attempts": attempts, "max": max});
             let run_key = c.row.run_key.clone();
             if c.row.status != Status::PublishPending {
@@ -250,7 +264,9 @@ impl Ledger {
             }
             c.row.publish_retry_attempts += 1;
             let granted = c.row.publish_retry_attempts;
-            c.event("PUBLISH_RETRY_REQUESTED", None, json!({"attempt": granted, "max": max}))?;
+            let detail = json!({"attempt": granted, "max": max});
+            c.audit("retry", &detail)?;
+            c.event("PUBLISH_RETRY_REQUESTED", None, detail)?;
             Ok(Ok(granted))
         })?
     }

@@ -1,6 +1,9 @@
 //! What the program says about itself: log files. Logs never go to stdout, and their volume follows
 //! partitions and shards, never events (O151, decision 9).
 
+pub mod bundle;
+pub mod doctor;
+
 use std::path::Path;
 
 use tracing_appender::non_blocking::WorkerGuard;

@@ -97,7 +97,7 @@ fn consistency(intent: &Intent, superseded: &[String], reason: Option<&str>, act
         ));
     }
     let has_reason = reason.is_some_and(|r| !r.trim().is_empty());
-    if superseded.is_empty() != !has_reason {
+    if superseded.is_empty() == has_reason {
         problems.push(Problem::new(
             ReasonCode::SupersessionLinkInvalid,
             "supersedes",

@@ -14,6 +14,7 @@ use super::gate::{Env, Phase, Refusal, keep_receipt};
 use super::label::Labelled;
 use super::parallel;
 use super::pin::Pinned;
+use super::replay::Waiting;
 use super::window_columns::feature_fields;
 use crate::contract::ReasonCode;
 use crate::engine::dataset_file::{PartStats, WRITER_REVISION};
@@ -49,6 +50,11 @@ pub struct PartFile {
 }
 
 impl PartFile {
+    /// Its name in staging: content-addressed, so that no other attempt can put other bytes there.
+    pub fn staged_name(&self) -> String {
+        format!("{}-{}", self.stats.blake3, self.path)
+    }
+
     /// As in the index and the draft receipt.
     pub fn to_json(&self) -> Value {
         let stamp = |ts: i64| if self.stats.rows == 0 { Value::Null } else { json!(Instant(ts)) };
@@ -151,7 +157,7 @@ pub fn prove(labelled: Labelled, env: &Env) -> Result<Drafted, Refusal> {
     value_fault(&labelled)?;
     let schema = output_schema(&labelled);
     let work = labelled.replayed().work().clone();
-    let runs = SortedRuns::new(schema.clone(), work.budget.clone(), work.scratch.clone());
+    let runs = SortedRuns::new(schema.clone(), work.budget(Waiting::Rows), work.scratch.clone());
     let shards = labelled.pinned().shards();
     env.progress.enter(PHASE, shards as u64);
     let (rows, late_use) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -179,6 +185,7 @@ pub fn prove(labelled: Labelled, env: &Env) -> Result<Drafted, Refusal> {
         .merge(OrderColumns { ts: output::TS, lane: output::LANE, offset: output::OFFSET })
         .map_err(|e| Refusal::of_engine(PHASE, &e))?;
     env.progress.enter(PHASE, labelled.rows());
+    labelled.pinned().clear_staging(env, parts::UNPROVED);
     let written = parts::write(&labelled, env, merged)?;
     let feature_proof = proof_of(&labelled, &written, late_use.into_inner())?;
     let drafted = Drafted {
@@ -313,7 +320,7 @@ impl Drafted {
 
     /// Where a part lies before publication.
     pub fn staged_ref(&self, file: &PartFile) -> Ref {
-        self.pinned.staging_ref().join(&file.path)
+        self.pinned.staging_ref().join(&file.staged_name())
     }
 
     /// The pins.

@@ -175,6 +175,9 @@ pub struct Env {
     pub cancel: CancellationToken,
     /// Where progress is shown.
     pub progress: Arc<Progress>,
+    /// Names this attempt among all that may be alive: the epoch of its lease, or the process. Whatever
+    /// is not yet proved is written under it, so that a superseded owner can spoil nothing.
+    pub attempt: String,
 }
 
 impl Env {

@@ -17,7 +17,7 @@ use self::shard::{Decide, ShardOutcome, TypeCounts};
 use super::gate::{Env, Phase, Refusal, keep_receipt};
 use super::parallel;
 use super::pin::Pinned;
-use super::replay::Replayed;
+use super::replay::{Replayed, Waiting};
 use crate::contract::ReasonCode;
 use crate::contract::decimal::{Ratio, share};
 use crate::contract::intent::RESOLUTION_RULE;
@@ -84,7 +84,7 @@ pub fn prove(replayed: Replayed, env: &Env, timeline: &dyn LabelTimeline) -> Res
     env.progress.enter(PHASE, 0);
     let work = replayed.work();
     let assertions = intake::read(pinned, env, timeline, work)?;
-    let decisions = Spool::new(decision_schema(types), pinned.shards(), work.budget.clone(), work.scratch.clone());
+    let decisions = Spool::new(decision_schema(types), pinned.shards(), work.budget(Waiting::Decisions), work.scratch.clone());
     let decide = Decide::new(&replayed, &assertions, &decisions);
     let shards = pinned.shards();
     env.progress.enter(PHASE, shards as u64);

@@ -8,7 +8,7 @@ pub mod admit;
 pub mod feature;
 pub mod gate;
 pub mod label;
-mod parallel;
+pub(crate) mod parallel;
 pub mod pin;
 pub mod progress;
 pub mod projection;

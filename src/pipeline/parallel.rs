@@ -8,7 +8,7 @@ use super::gate::{Env, Phase, Refusal};
 
 /// Runs `work` over `0..items` on the configured threads; each thread has its own state. The refusal
 /// of the lowest item wins, so that which thread was faster cannot be seen.
-pub(super) fn each<S>(
+pub(crate) fn each<S>(
     env: &Env,
     phase: Phase,
     items: usize,

@@ -63,8 +63,7 @@ pub fn resolve(admitted: Admitted, env: &Env) -> Result<Pinned, Refusal> {
     let intent = admitted.intent().clone();
     let (facts, facts_digest) = run_facts(&intent, env)?;
     let world = passed_outputs(&intent, &facts, env)?;
-    let ownership_digest = check_ownership(env)?;
-    let (profile, file_digest) = feature_authority(env)?;
+    let (profile, run_config_digest) = configured(env)?;
     let group = profile.group(&intent.feature_set_id, &intent.feature_set_version).map_err(|p| Refusal::of_problem(PHASE, p))?.clone();
     let mut vocabulary = Vec::new();
     for name in &intent.label_types {
@@ -104,10 +103,27 @@ pub fn resolve(admitted: Admitted, env: &Env) -> Result<Pinned, Refusal> {
         "claimed": {"policy_revision": intent.policy_revision, "config_revision": intent.config_revision, "ofs_code_release_id": intent.code_release},
         "running": {
             "release": RELEASE, "profile": env.config.text("workspace", "profile"), "launcher_policy": {"policy_id": launcher.policy_id, "revision": launcher.revision},
-            "verify_payload_hashes": env.config.flag("replay", "verify_payload_hashes"), "run_config_digest": env.config.run_config_digest(&file_digest, &ownership_digest),
+            "verify_payload_hashes": env.config.flag("replay", "verify_payload_hashes"), "run_config_digest": run_config_digest,
         },
     });
     Ok(Pinned { group_digest: definitions.group, admitted, group, vocabulary, identity, id, shards, plan })
+}
+
+/// The feature authority, and the digest of the configuration that is in force.
+fn configured(env: &Env) -> Result<(profile::Profile, String), Refusal> {
+    let ownership_digest = check_ownership(env)?;
+    let (profile, file_digest) = feature_authority(env)?;
+    let digest = env.config.run_config_digest(&file_digest, &ownership_digest);
+    Ok((profile, digest))
+}
+
+/// The digest of the configuration that is in force, stamped on requests and held to when they are
+/// worked off (O132).
+///
+/// # Errors
+/// A refusal of gate 3 where ownership file or feature authority cannot be used.
+pub fn run_config_digest(env: &Env) -> Result<String, Refusal> {
+    configured(env).map(|(_, digest)| digest)
 }
 
 /// The release of the running binary.
@@ -196,27 +212,27 @@ fn passed_outputs(intent: &Intent, facts: &RunFacts, env: &Env) -> Result<Vec<Va
     let mut world = Vec::new();
     for output in wanted {
         let locator = facts.passed(output).map_err(|p| Refusal::of_problem(PHASE, p))?;
-        let digest_verified = check_digest(locator, env)?;
-        world.push(json!({"digest_verified": digest_verified, "output_id": locator.output_id, "path": locator.path, "manifest_fingerprint": locator.manifest_fingerprint,
+        check_digest(locator, env)?;
+        world.push(json!({"output_id": locator.output_id, "path": locator.path, "manifest_fingerprint": locator.manifest_fingerprint,
             "content_digest": locator.content_digest.as_ref().map(|(algo, hex)| format!("{algo}:{hex}"))}));
     }
     Ok(world)
 }
 
 /// An output that states a digest and is in the store must have it (O039).
-fn check_digest(locator: &facts::Locator, env: &Env) -> Result<bool, Refusal> {
-    let Some((algorithm, wanted)) = &locator.content_digest else { return Ok(false) };
-    let Ok(at) = Ref::parse(&locator.path) else { return Ok(false) };
+fn check_digest(locator: &facts::Locator, env: &Env) -> Result<(), Refusal> {
+    let Some((algorithm, wanted)) = &locator.content_digest else { return Ok(()) };
+    let Ok(at) = Ref::parse(&locator.path) else { return Ok(()) };
     if env.store.size(&at).map_err(|e| Refusal::of_store(PHASE, &e))?.is_none() {
-        return Ok(false);
+        return Ok(());
     }
     let found = match algorithm.as_str() {
         "blake3" => crate::store::digest(env.store.as_ref(), &at).map_err(|e| Refusal::of_store(PHASE, &e))?.0,
         "sha256" => identity::sha256_hex(&read(env.store.as_ref(), &at, 1 << 30).map_err(|e| Refusal::of_store(PHASE, &e))?),
-        _ => return Ok(false),
+        _ => return Ok(()),
     };
     if found == *wanted {
-        return Ok(true);
+        return Ok(());
     }
     Err(refuse(
         ReasonCode::OutputDigestMismatch,
@@ -360,7 +376,12 @@ impl Pinned {
 
     /// This run's staging folder.
     pub fn staging_ref(&self) -> Ref {
-        Ref::of(&[&self.intent().platform_run_id, "ofs", "staging", self.admitted.run_key()])
+        staging_ref(&self.admitted)
+    }
+
+    /// Removes this run's files from staging whose names begin with `prefix`.
+    pub(super) fn clear_staging(&self, env: &Env, prefix: &str) {
+        clear_staging(&self.admitted, env, prefix);
     }
 
     /// Where the manifest is committed: training data sets apart from all others.
@@ -440,6 +461,21 @@ impl Pinned {
             }
         }
         Ok(missing)
+    }
+}
+
+fn staging_ref(admitted: &Admitted) -> Ref {
+    Ref::of(&[&admitted.intent().platform_run_id, "ofs", "staging", admitted.run_key()])
+}
+
+/// Removes a run's files from staging whose names begin with `prefix`. What cannot be removed is a leftover
+/// that the next time or `ofs doctor --sweep` takes.
+pub(super) fn clear_staging(admitted: &Admitted, env: &Env, prefix: &str) {
+    let folder = staging_ref(admitted);
+    for (at, _) in env.store.list(&folder).unwrap_or_default() {
+        if at.as_str().strip_prefix(folder.as_str()).is_some_and(|name| name.trim_start_matches('/').starts_with(prefix)) {
+            let _ = env.store.unstage(&at);
+        }
     }
 }
 

@@ -363,8 +363,6 @@ pub struct Gatherer<'p> {
     pub fault: Option<ValueFault>,
     /// How many did not fit.
     pub faults: u64,
-    /// Events that the scenario selection left out.
-    pub unselected: u64,
 }
 
 impl<'p> Gatherer<'p> {
@@ -394,20 +392,20 @@ impl<'p> Gatherer<'p> {
             s_drop: Int32Builder::new(),
             fault: None,
             faults: 0,
-            unselected: 0,
         }
     }
 
-    /// Takes what the build needs of an event.
+    /// Whether the scenario selection includes an event.
+    pub fn selects(&self, event: &EventRecord<'_>) -> bool {
+        self.projection.selects(event)
+    }
+
+    /// Takes what the build needs of a selected event.
     ///
     /// # Errors
     /// Spill space that fails.
     pub fn push(&mut self, lane: i32, event: &EventRecord<'_>) -> Result<(), crate::engine::EngineError> {
         let projection = self.projection;
-        if !projection.selects(event) {
-            self.unselected += 1;
-            return Ok(());
-        }
         let key = projection.key(event.payload);
         let drop = if key.is_none() { NO_KEY } else { projection.drop_code(event.payload) };
         let key_shard = key.as_ref().map_or(0, |k| shard_of(k.as_bytes(), self.events.shards()));

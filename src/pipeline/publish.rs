@@ -35,6 +35,8 @@ pub struct Published {
     pub receipt_blake3: String,
     /// The index.
     pub index: Value,
+    /// Whether this very put made the manifest, as far as the store says; not, where it stood already.
+    pub created: bool,
 }
 
 /// Called right before the manifest is put; an error stops the commit (a lost lease).
@@ -67,15 +69,13 @@ pub fn publish(drafted: &Drafted, env: &Env, journal: &CommitJournal<'_>) -> Res
     env.check(PHASE)?;
     let manifest_ref = pinned.manifest_ref();
     journal(&manifest_ref)?;
-    if let Some(pending) = commit(pinned, env, &manifest_ref)? {
-        return Ok(Commit::Pending(pending));
-    }
+    let created = match commit(pinned, env, &manifest_ref)? {
+        Committed::Stands { created } => created,
+        Committed::Unsettled(pending) => return Ok(Commit::Pending(pending)),
+    };
     env.progress.advance(1);
-    for file in drafted.files() {
-        // What stays in staging is a leftover that the next run or `ofs doctor` removes.
-        let _ = env.store.unstage(&drafted.staged_ref(file));
-    }
-    receipt(pinned, env, index, &index_bytes).map(|published| Commit::Published(Box::new(published)))
+    pinned.clear_staging(env, "");
+    receipt(pinned, env, index, &index_bytes).map(|published| Commit::Published(Box::new(Published { created, ..published })))
 }
 
 /// Plan, replay, labels and draft must speak of one basis, one cut-off and one definition (O115).
@@ -141,7 +141,7 @@ fn place_evidence(drafted: &Drafted, env: &Env) -> Result<Map<String, Value>, Re
         let bytes = document(proof);
         let at = folder.join("evidence").join(&format!("{name}.json"));
         place(env, &at, &bytes, ReasonCode::DatasetArtifactImmutabilityViolation)?;
-        evidence.insert(name.into(), json!({"ref": format!("evidence/{name}.json"), "blake3": blake3::hash(&bytes).to_hex().to_string()}));
+        evidence.insert(name.into(), json!({"ref": at.as_str(), "blake3": blake3::hash(&bytes).to_hex().to_string()}));
     }
     Ok(evidence)
 }
@@ -192,25 +192,37 @@ fn supersession(pinned: &Pinned, env: &Env) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// What a commit came to.
+enum Committed {
+    /// The manifest of this identity stands. Not created: somebody had put it before.
+    Stands { created: bool },
+    /// It does not, or nobody can tell.
+    Unsettled(Refusal),
+}
+
 /// Puts the manifest and settles the answer by reading back: what stands decides, not what the put said.
-fn commit(pinned: &Pinned, env: &Env, manifest_ref: &Ref) -> Result<Option<Refusal>, Refusal> {
+fn commit(pinned: &Pinned, env: &Env, manifest_ref: &Ref) -> Result<Committed, Refusal> {
     let bytes = manifest::manifest_bytes(pinned.intent(), pinned.id());
     let put = env.store.create(manifest_ref, &bytes);
     match (read(env.store.as_ref(), manifest_ref, bytes.len() as u64 + (1 << 20)), put) {
-        (Ok(found), _) if found == bytes => Ok(None),
+        (Ok(found), put) if found == bytes => Ok(Committed::Stands { created: !matches!(put, Ok(Created::Exists)) }),
         (Ok(found), _) => Err(Refusal::new(
             ReasonCode::ManifestImmutabilityViolation,
             PHASE,
             format!("{manifest_ref} stands and is not the manifest of this identity"),
         )
         .with_evidence([format!("stands {}", blake3::hash(&found).to_hex()), format!("proved {}", blake3::hash(&bytes).to_hex())])),
-        (Err(e), Err(put)) if e.kind == ErrorKind::NotFound => {
-            Ok(Some(Refusal::new(ReasonCode::CommitFailed, PHASE, format!("the store refused the manifest and holds none: {put}"))))
-        }
-        (Err(e), Ok(_)) if e.kind == ErrorKind::NotFound => {
-            Ok(Some(Refusal::new(ReasonCode::PublishAmbiguous, PHASE, format!("the store took the manifest, yet does not hold it: {e}"))))
-        }
-        (Err(e), _) => Ok(Some(Refusal::new(
+        (Err(e), Err(put)) if e.kind == ErrorKind::NotFound => Ok(Committed::Unsettled(Refusal::new(
+            ReasonCode::CommitFailed,
+            PHASE,
+            format!("the store refused the manifest and holds none: {put}"),
+        ))),
+        (Err(e), Ok(_)) if e.kind == ErrorKind::NotFound => Ok(Committed::Unsettled(Refusal::new(
+            ReasonCode::PublishAmbiguous,
+            PHASE,
+            format!("the store took the manifest, yet does not hold it: {e}"),
+        ))),
+        (Err(e), _) => Ok(Committed::Unsettled(Refusal::new(
             ReasonCode::PublishAmbiguous,
             PHASE,
             format!("whether the manifest was committed cannot be read back: {e}"),
@@ -230,7 +242,10 @@ fn receipt(pinned: &Pinned, env: &Env, index: Value, index_bytes: &[u8]) -> Resu
 /// # Errors
 /// `PUBLICATION_RECEIPT_IMMUTABILITY_VIOLATION` where another receipt of this run stands.
 pub fn adopt(pinned: &Pinned, env: &Env, found: Found) -> Result<Published, Refusal> {
-    write_receipt(pinned, env, found.index, found.manifest_blake3, found.index_blake3)
+    let published = write_receipt(pinned, env, found.index, found.manifest_blake3, found.index_blake3)?;
+    // Whatever this run had staged is published, by itself or by another.
+    pinned.clear_staging(env, "");
+    Ok(published)
 }
 
 fn write_receipt(pinned: &Pinned, env: &Env, index: Value, manifest_blake3: String, index_blake3: String) -> Result<Published, Refusal> {
@@ -247,7 +262,9 @@ fn write_receipt(pinned: &Pinned, env: &Env, index: Value, manifest_blake3: Stri
     let at = pinned.receipt_ref("publication_receipts");
     let fields = ["run_key", "request_id", "dataset_manifest_id", "manifest", "index", "rows_digest", "supersedes"];
     keep_receipt(env.store.as_ref(), &at, &receipt, &fields, ReasonCode::PublicationReceiptImmutabilityViolation, PHASE)?;
-    Ok(Published { manifest_ref, receipt_ref: at, receipt_blake3: blake3::hash(&document(&receipt)).to_hex().to_string(), index })
+    // The first receipt of a run stands, so what the ledger anchors is what is stored, not what was made now.
+    let (receipt_blake3, _) = crate::store::digest(env.store.as_ref(), &at).map_err(|e| store(&e))?;
+    Ok(Published { manifest_ref, receipt_ref: at, receipt_blake3, index, created: false })
 }
 
 /// Puts back files that the index names and that are gone: the rebuilt draft must have the same rows
@@ -269,8 +286,8 @@ pub fn restore(drafted: &Drafted, env: &Env, found: &Found) -> Result<(), Refusa
     }
     for file in drafted.files() {
         place_part(drafted, env, file)?;
-        let _ = env.store.unstage(&drafted.staged_ref(file));
     }
+    pinned.clear_staging(env, "");
     let evidence = place_evidence(drafted, env)?;
     place(
         env,

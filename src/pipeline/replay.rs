@@ -44,13 +44,34 @@ pub struct Replayed {
     work: Work,
 }
 
-/// Spill space and budget that the rest of the build shares.
+/// Spill space that the whole build shares, and what each kind of waiting row may hold of the memory.
+///
+/// Each kind has a budget of its own, so that one that is small never spills because another is large.
 #[derive(Debug, Clone)]
 pub struct Work {
-    /// Bytes that buffered rows may hold.
-    pub budget: Arc<Budget>,
-    /// Where they spill.
+    /// Where rows spill.
     pub scratch: Arc<Scratch>,
+    memory: u64,
+}
+
+/// A kind of rows that wait, with its share of the memory in hundredths. The other half of the memory is
+/// for the shards in work and the parts being written.
+#[derive(Debug, Clone, Copy)]
+pub enum Waiting {
+    /// Delivered events.
+    Events = 18,
+    /// Event ids and places.
+    Subjects = 7,
+    /// Offsets and hashes of the completeness proof.
+    Proofs = 6,
+    /// Label assertions.
+    Assertions = 9,
+    /// Digests of assertion ids.
+    AssertionIds = 4,
+    /// Label decisions.
+    Decisions = 8,
+    /// Finished rows.
+    Rows = 17,
 }
 
 impl Work {
@@ -59,9 +80,15 @@ impl Work {
     /// # Errors
     /// `SCRATCH_IO`.
     pub fn new(env: &Env, run_key: &str) -> Result<Self, Refusal> {
-        let scratch = Scratch::new(&env.config.scratch(), run_key).map_err(|e| Refusal::of_engine(PHASE, &e))?;
-        // Half for rows that wait; the other half for the shards in work and the parts being written.
-        Ok(Work { budget: Arc::new(Budget::new(env.config.memory() / 2)), scratch: Arc::new(scratch) })
+        let workspace = blake3::hash(env.config.workspace.to_string_lossy().as_bytes()).to_hex();
+        let owner = format!("{}-{run_key}", workspace.get(..8).unwrap_or_default());
+        let scratch = Scratch::new(&env.config.scratch(), &owner, &env.attempt).map_err(|e| Refusal::of_engine(PHASE, &e))?;
+        Ok(Work { memory: env.config.memory(), scratch: Arc::new(scratch) })
+    }
+
+    /// A budget for one kind of rows.
+    pub fn budget(&self, kind: Waiting) -> Arc<Budget> {
+        Arc::new(Budget::new(self.memory / 100 * kind as u64))
     }
 }
 
@@ -129,7 +156,6 @@ struct Totals {
     faults: Faults,
     value_fault: Option<ValueFault>,
     value_faults: u64,
-    unselected: u64,
 }
 
 struct Worker<'r> {
@@ -146,14 +172,20 @@ struct Worker<'r> {
 pub fn prove(pinned: Pinned, env: &Env, logs: &[Box<dyn EventLog>]) -> Result<Replayed, Refusal> {
     let work = Work::new(env, pinned.admitted().run_key())?;
     let projection = Projection::new(pinned.intent(), pinned.group())?;
-    let events = Spool::new(projection.event_schema(), pinned.shards(), work.budget.clone(), work.scratch.clone());
-    let subjects = Spool::new(projection.subject_schema(), pinned.shards(), work.budget.clone(), work.scratch.clone());
+    let events = Spool::new(projection.event_schema(), pinned.shards(), work.budget(Waiting::Events), work.scratch.clone());
+    let subjects = Spool::new(projection.subject_schema(), pinned.shards(), work.budget(Waiting::Subjects), work.scratch.clone());
     let (inputs, items) = plan_items(&pinned, env, logs, &work)?;
     let totals = deliver(&pinned, env, logs, &inputs, &items, (&projection, &events, &subjects))?;
     let proofs = prove_lanes(env, &inputs)?;
     judge(&inputs, &proofs, &totals)?;
     let proof = proof_of(&pinned, &proofs);
-    let observation = observation_of(&inputs, &proofs, &totals);
+    let anomalies_ref = pinned.receipt_ref("replay_anomalies");
+    let anomalies = anomalies_of(&inputs, &proofs, &totals);
+    let mut observation = observation_of(&inputs, &proofs, &totals);
+    if let Some(map) = observation.as_object_mut() {
+        map.insert("anomalies_ref".into(), json!(anomalies_ref.as_str()));
+    }
+    keep_receipt(env.store.as_ref(), &anomalies_ref, &anomalies, &[], ReasonCode::CompletenessReceiptImmutabilityViolation, PHASE)?;
     let replayed = Replayed {
         lanes: inputs.into_iter().map(|i| i.lane).collect(),
         value_fault: totals.value_fault.map(|f| (f, totals.value_faults)),
@@ -174,6 +206,7 @@ fn engine(error: EngineError) -> Refusal {
 }
 
 fn plan_items(pinned: &Pinned, env: &Env, logs: &[Box<dyn EventLog>], work: &Work) -> Result<(Vec<LaneInput>, Vec<Item>), Refusal> {
+    let proofs = work.budget(Waiting::Proofs);
     let mut inputs = Vec::new();
     let mut items = Vec::new();
     for (index, (lane, ranges)) in pinned.intent().lanes().into_iter().enumerate() {
@@ -191,14 +224,7 @@ fn plan_items(pinned: &Pinned, env: &Env, logs: &[Box<dyn EventLog>], work: &Wor
         }
         let wanted = crate::engine::interval::total(&ranges).to_u64().unwrap_or(0);
         let progress = Arc::new(LaneProgress { name: lane.to_string(), wanted, ..LaneProgress::default() });
-        inputs.push(LaneInput {
-            lane,
-            ranges,
-            sorter: Sorter::new(work.budget.clone(), work.scratch.clone()),
-            progress,
-            bus,
-            ignored_files,
-        });
+        inputs.push(LaneInput { lane, ranges, sorter: Sorter::new(proofs.clone(), work.scratch.clone()), progress, bus, ignored_files });
     }
     env.progress.enter(PHASE, crate::engine::shard::span(&pinned.intent().basis).to_u64().unwrap_or(0));
     env.progress.set_lanes(inputs.iter().map(|i| i.progress.clone()).collect());
@@ -237,7 +263,6 @@ fn deliver(
             let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
             totals.faults.merge(worker.faults);
             totals.value_faults += worker.gatherer.faults;
-            totals.unselected += worker.gatherer.unselected;
             totals.value_fault = match (totals.value_fault.take(), worker.gatherer.fault) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
@@ -259,8 +284,10 @@ impl Worker<'_> {
         let result = log.read(&item.chunk, scope, decoder, &mut |delivery| {
             let step = match delivery {
                 Delivery::Event(event) => {
-                    records.push(proof_record(event.offset, source, lane::Kind::Event, &event.payload_hash));
-                    gatherer.push(lane, &event)
+                    let selected = gatherer.selects(&event);
+                    let kind = if selected { lane::Kind::Event } else { lane::Kind::Unselected };
+                    records.push(proof_record(event.offset, source, kind, &event.payload_hash));
+                    if selected { gatherer.push(lane, &event) } else { Ok(()) }
                 }
                 Delivery::Foreign(offset) => {
                     records.push(proof_record(offset, source, lane::Kind::Foreign, &[0; 32]));
@@ -272,7 +299,7 @@ impl Worker<'_> {
                 }
             };
             count += 1;
-            if count % 1_024 == 0 {
+            if count.is_multiple_of(1_024) {
                 input.progress.delivered.fetch_add(1_024, Ordering::Relaxed);
                 env.progress.advance(1_024);
                 if env.cancel.is_cancelled() {
@@ -340,7 +367,7 @@ fn prove_lanes(env: &Env, inputs: &[LaneInput]) -> Result<Vec<LaneProof>, Refusa
 fn judge(inputs: &[LaneInput], proofs: &[LaneProof], totals: &Totals) -> Result<(), Refusal> {
     let refusal = contradiction(inputs, totals).or_else(|| conflict(inputs, proofs)).or_else(|| gap(inputs, proofs)).or_else(|| {
         let delivered: u64 = proofs.iter().map(|p| p.delivered).sum();
-        (delivered <= totals.unselected)
+        (delivered <= unselected(proofs))
             .then(|| Refusal::new(ReasonCode::ReplayEventsEmpty, PHASE, "the basis holds no event of this run and its scenario runs"))
     });
     match refusal {
@@ -348,6 +375,12 @@ fn judge(inputs: &[LaneInput], proofs: &[LaneProof], totals: &Totals) -> Result<
         Some(refusal) => Err(refusal
             .with_artifact(json!({"replay": observation_of(inputs, proofs, totals), "anomalies": anomalies_of(inputs, proofs, totals)}))),
     }
+}
+
+/// Events that the scenario selection leaves out. Counted by offset: that both sides may serve one is an
+/// observation, and this number is part of what is proved.
+fn unselected(proofs: &[LaneProof]) -> u64 {
+    proofs.iter().map(|p| p.unselected).sum()
 }
 
 fn contradiction(inputs: &[LaneInput], totals: &Totals) -> Option<Refusal> {
@@ -427,7 +460,7 @@ fn observation_of(inputs: &[LaneInput], proofs: &[LaneProof], totals: &Totals) -
         .collect();
     let complete = proofs.iter().all(|p| p.gaps.is_empty() && p.conflict_total == 0) && totals.faults.total == 0;
     json!({
-        "status": if complete { "COMPLETE" } else { "INCOMPLETE" }, "partitions": lanes, "unselected_by_scenario": totals.unselected,
+        "status": if complete { "COMPLETE" } else { "INCOMPLETE" }, "partitions": lanes, "unselected_by_scenario": unselected(proofs),
         "undecodable_unplaced": totals.faults.unplaced, "bus_unreadable": totals.faults.bus_unreadable, "unusable_records": totals.faults.total,
     })
 }
@@ -526,7 +559,7 @@ impl Replayed {
 /// What cannot be read.
 pub fn feasibility(pinned: &Pinned, env: &Env) -> Result<Vec<Value>, Refusal> {
     let logs = super::run::event_logs(env, &pinned.intent().platform_run_id)?;
-    let work = Work::new(env, &format!("plan-{}-{}", std::process::id(), pinned.admitted().run_key()))?;
+    let work = Work::new(env, &format!("plan-{}", pinned.admitted().run_key()))?;
     let (inputs, items) = plan_items(pinned, env, &logs, &work)?;
     let faults = Mutex::new(Faults::default());
     parallel::each(

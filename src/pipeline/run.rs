@@ -121,15 +121,7 @@ pub fn run(request: &Request, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -
     };
     match host.ledger.submit(&new_run(&admitted))? {
         Submitted::New(row) => execute(admitted, row, env, host, keeper),
-        Submitted::Mismatch(row) => {
-            let refusal = Refusal::new(
-                ReasonCode::RequestIdPayloadMismatch,
-                Phase::Ledger,
-                format!("request id {} belongs to another intent", admitted.intent().request_id),
-            )
-            .with_evidence([format!("stands {}", row.request_hash.unwrap_or_default()), format!("now {}", admitted.request_hash())]);
-            Ok(RunResult::refused(&admitted.intent().request_id, admitted.run_key(), Status::Rejected, &refusal))
-        }
+        Submitted::Mismatch(row) => Ok(taken(&admitted, &row)),
         Submitted::Existing(row) => match row.status {
             Status::Queued | Status::Running => execute(admitted, row, env, host, keeper),
             Status::Failed if row.retryable() => execute(admitted, row, env, host, keeper),
@@ -138,6 +130,24 @@ pub fn run(request: &Request, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -
             Status::Failed | Status::Cancelled | Status::Rejected => Ok(RunResult::duplicate(&row)),
         },
     }
+}
+
+/// Goes on with a run that waits, was interrupted, is stuck, or failed with a reason that a new attempt can help.
+///
+/// # Errors
+/// `INVALID_TRANSITION` in every other state, and what keeps the ledger from recording.
+pub fn resume(row: &RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
+    if !matches!(row.status, Status::Queued | Status::Running) && !row.retryable() {
+        return Err(LedgerError::InvalidTransition {
+            run_key: row.run_key.clone(),
+            from: row.status,
+            action: "resume".into(),
+            legal: row.actions(),
+        });
+    }
+    let request = Request::of_row(row)?;
+    host.ledger.audit("resume", Some(&row.run_key), &json!({"from": row.status}))?;
+    run(&request, env, host, keeper)
 }
 
 /// Retries the publication of a pending run with its own draft, re-read and re-digested (O025, O128).
@@ -157,7 +167,11 @@ pub fn retry(row: &RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> R
     attempt.republish(keeper)
 }
 
-fn admit(request: &Request, env: &Env, host: &Host) -> Result<Result<Admitted, Box<RunResult>>, LedgerError> {
+/// Admits a request, or puts its refusal on record.
+///
+/// # Errors
+/// What keeps the ledger from recording.
+pub(crate) fn admit(request: &Request, env: &Env, host: &Host) -> Result<Result<Admitted, Box<RunResult>>, LedgerError> {
     let active = env.config.text("workspace", "platform_run_id");
     let mut result = admit::prove(&request.intent, request.supersession.clone(), active);
     if let Ok(admitted) = &result {
@@ -201,7 +215,19 @@ fn admit(request: &Request, env: &Env, host: &Host) -> Result<Result<Admitted, B
     }
 }
 
-fn new_run(admitted: &Admitted) -> NewRun {
+/// The answer to a request whose id belongs to another one.
+pub(crate) fn taken(admitted: &Admitted, row: &RunRow) -> RunResult {
+    let refusal = Refusal::new(
+        ReasonCode::RequestIdPayloadMismatch,
+        Phase::Ledger,
+        format!("request id {} belongs to another intent", admitted.intent().request_id),
+    )
+    .with_evidence([format!("stands {}", row.request_hash.clone().unwrap_or_default()), format!("now {}", admitted.request_hash())]);
+    RunResult::refused(&admitted.intent().request_id, admitted.run_key(), Status::Rejected, &refusal)
+}
+
+/// What the ledger keeps of an admitted request.
+pub(crate) fn new_run(admitted: &Admitted) -> NewRun {
     let intent = admitted.intent();
     NewRun {
         run_key: admitted.run_key().to_owned(),
@@ -229,7 +255,11 @@ fn execute(admitted: Admitted, row: RunRow, env: &Env, host: &Host, keeper: &dyn
 fn again(admitted: Admitted, row: &RunRow, env: &Env, host: &Host) -> Result<RunResult, LedgerError> {
     let intact = outcome::files_are_there(row, env);
     let pinned = match intact {
-        Ok(true) => return Ok(RunResult::duplicate(row)),
+        Ok(true) => {
+            // What it had staged may have stayed if the store failed right after the commit.
+            pin::clear_staging(&admitted, env, "");
+            return Ok(RunResult::duplicate(row));
+        }
         Ok(false) => pin::resolve(admitted, env),
         Err(refusal) => Err(refusal),
     };

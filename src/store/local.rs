@@ -196,7 +196,7 @@ impl Store for LocalStore {
 }
 
 /// Whether a name is one of the back end's own unfinished files (`name#<digits>`).
-fn temporary(name: &str) -> bool {
+pub(crate) fn temporary(name: &str) -> bool {
     name.rsplit_once('#').is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
@@ -257,7 +257,7 @@ mod tests {
         assert!(matches!(create_immutable(&store, &at, b"two").unwrap(), Immutable::Different(_)));
         assert_eq!(read(&store, &at, 10).unwrap(), b"one");
         assert_eq!(read(&store, &at, 2).unwrap_err().kind, ErrorKind::TooLarge);
-        assert!(self_test(&store, "R", "k").unwrap());
+        assert!(self_test(&store, "R", "k", "1").unwrap());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 
 pub use corridor::{Corridor, Resolution};
 pub use local::LocalStore;
-pub(crate) use local::contained;
+pub(crate) use local::{contained, temporary};
 
 use crate::contract::ReasonCode;
 
@@ -263,8 +263,9 @@ pub fn digest(store: &dyn Store, at: &Ref) -> Result<(String, u64), StoreError> 
 ///
 /// # Errors
 /// The environment's; `Ok(false)` where the store does not keep the promise.
-pub fn self_test(store: &dyn Store, run: &str, token: &str) -> Result<bool, StoreError> {
-    let at = Ref::of(&[run, "ofs", "staging", token, "self-test"]);
+pub fn self_test(store: &dyn Store, run: &str, owner: &str, attempt: &str) -> Result<bool, StoreError> {
+    // Under the attempt's own name: two owners testing at once must not fail each other.
+    let at = Ref::of(&[run, "ofs", "staging", owner, &format!("self-test-{attempt}")]);
     store.unstage(&at)?;
     let first = store.create(&at, b"first")?;
     let second = store.create(&at, b"second");

@@ -19,6 +19,9 @@ use crate::pipeline::gate::{Env, Refusal};
 use crate::pipeline::label::{Labelled, STATUS};
 use crate::store::Ref;
 
+/// Begins the names of parts that are still being written.
+pub(super) const UNPROVED: &str = "unproved-";
+
 /// What was written.
 #[derive(Debug)]
 pub(super) struct Written {
@@ -170,7 +173,8 @@ impl Layout<'_> {
             other => Refusal::of_engine(PHASE, &other),
         };
         let path = format!("part-{index:05}.parquet");
-        let staged = self.env.store.stage(&self.staging.join(&path)).map_err(|e| Refusal::of_store(PHASE, &e))?;
+        let unproved = self.staging.join(&format!("{UNPROVED}{}-{index:05}", self.env.attempt));
+        let staged = self.env.store.stage(&unproved).map_err(|e| Refusal::of_store(PHASE, &e))?;
         let mut writer = PartWriter::new(staged, self.schema.clone(), TS_COLUMN).map_err(engine)?;
         let mut all = Vec::with_capacity(PART_ROWS as usize);
         for batch in rows {
@@ -181,7 +185,10 @@ impl Layout<'_> {
         self.env.check(PHASE)?;
         let (staged, stats) = writer.finish().map_err(engine)?;
         staged.finish().map_err(|e| Refusal::of_store(PHASE, &e))?;
-        Ok((PartFile { path, stats }, all))
+        let file = PartFile { path, stats };
+        self.env.store.promote(&unproved, &self.staging.join(&file.staged_name())).map_err(|e| Refusal::of_store(PHASE, &e))?;
+        self.env.store.unstage(&unproved).map_err(|e| Refusal::of_store(PHASE, &e))?;
+        Ok((file, all))
     }
 
     /// From a shard's compact columns to the columns of the data set.

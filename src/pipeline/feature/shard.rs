@@ -9,13 +9,14 @@ use arrow::compute::take;
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
 
 use super::PHASE;
+use crate::contract::profile::{Agg, Feature, Group};
 use crate::contract::{Offset, ReasonCode};
 use crate::engine::EngineError;
 use crate::engine::merge::Offsets;
 use crate::identity::{RowIds, RowPlace};
 use crate::pipeline::gate::{Env, Refusal};
 use crate::pipeline::label::{Labelled, decision_columns};
-use crate::pipeline::projection::{KEPT, event};
+use crate::pipeline::projection::{KEPT, Projection, event};
 use crate::pipeline::window_columns::{self, WindowFailure};
 
 /// How many times a shard's rows are held at once while it is computed.
@@ -29,6 +30,7 @@ struct Events {
     event_id: StringArray,
     key: StringArray,
     drop: Int32Array,
+    mask: Int64Array,
 }
 
 fn internal() -> EngineError {
@@ -47,6 +49,7 @@ impl Events {
             event_id: text(event::EVENT_ID)?,
             key: text(event::KEY)?,
             drop: int(event::DROP)?,
+            mask: column(event::MASK)?.as_primitive_opt::<Int64Type>().cloned().ok_or_else(internal)?,
         })
     }
 }
@@ -105,7 +108,7 @@ pub(super) fn compute(labelled: &Labelled, env: &Env, schema: &SchemaRef, index:
     if bytes.saturating_mul(COPIES) > env.config.memory() {
         let message = format!(
             "shard {index} needs about {} MiB, more than limits.memory allows; its keys are too large to split",
-            bytes * COPIES >> 20
+            (bytes * COPIES) >> 20
         );
         return Err(Refusal::new(ReasonCode::MemoryBudget, PHASE, message));
     }
@@ -119,7 +122,7 @@ pub(super) fn compute(labelled: &Labelled, env: &Env, schema: &SchemaRef, index:
                 WindowFailure::Overflow(o) => overflow(labelled, &events, &ordered, &o),
             },
         )?;
-    let late_positions = late_use(&events, &ordered, group.widest_us());
+    let late_positions = late_use(&events, &ordered, &Reach::of(group, projection));
     let kept = canonical(&events, &ordered);
     let late = kept.iter().filter(|at| late_positions.get(**at as usize) == Some(&true)).count() as u64;
     assemble(labelled, schema, &batch, &events, &ordered, &kept, features, index).map(|out| (out, late)).map_err(engine)
@@ -146,9 +149,28 @@ fn canonical(events: &Events, ordered: &Ordered) -> Vec<u32> {
     kept.into_iter().map(|k| k.3).collect()
 }
 
-/// Whether each row's widest window, or its previous event, holds an event of the row's own partition
-/// with a higher offset: one that had not arrived when the row did.
-fn late_use(events: &Events, ordered: &Ordered, widest: i64) -> Vec<bool> {
+/// How far back the features of a group look.
+struct Reach {
+    /// The widest window in microseconds, if a feature has windows.
+    widest: Option<i64>,
+    /// For each feature that looks at the previous event, the number of its condition set, if it has one.
+    previous: Vec<Option<usize>>,
+}
+
+impl Reach {
+    fn of(group: &Group, projection: &Projection) -> Self {
+        let looks_back = |f: &&Feature| f.agg == Agg::SecondsSincePrevious;
+        let conditions = group.features.iter().zip(projection.features());
+        Reach {
+            widest: group.features.iter().any(|f| !looks_back(&f)).then(|| group.widest_us()),
+            previous: conditions.filter(|(f, _)| looks_back(f)).map(|(_, (_, condition))| *condition).collect(),
+        }
+    }
+}
+
+/// Whether each row's widest window, or a previous event that a feature asked for, holds an event of the
+/// row's own partition with a higher offset: one that had not arrived when the row did.
+fn late_use(events: &Events, ordered: &Ordered, reach: &Reach) -> Vec<bool> {
     let mut late = vec![false; ordered.rows.len()];
     let place = |at: usize| {
         let row = ordered.rows.get(at).copied().unwrap_or_default() as usize;
@@ -165,34 +187,49 @@ fn late_use(events: &Events, ordered: &Ordered, widest: i64) -> Vec<bool> {
         }
         // Within a key, arrival nearly always follows event time; then nothing was late.
         if disordered {
-            mark_late(ordered, group, widest, &place, &mut late);
+            let passes = |at: usize, condition: usize| {
+                let row = ordered.rows.get(at).copied().unwrap_or_default() as usize;
+                events.mask.value(row) >> condition & 1 == 1
+            };
+            mark_late(ordered, group, reach, &place, &passes, &mut late);
         }
     }
     late
 }
 
-fn mark_late(ordered: &Ordered, group: &Range<usize>, widest: i64, place: &dyn Fn(usize) -> (i32, Offset), late: &mut [bool]) {
+fn mark_late(
+    ordered: &Ordered,
+    group: &Range<usize>,
+    reach: &Reach,
+    place: &dyn Fn(usize) -> (i32, Offset),
+    passes: &dyn Fn(usize, usize) -> bool,
+    late: &mut [bool],
+) {
+    let mut previous: Vec<Option<(i32, Offset)>> = vec![None; reach.previous.len()];
     // Per lane, positions whose offsets descend: the front is the highest offset of the window.
     let mut windows: HashMap<i32, std::collections::VecDeque<(usize, Offset)>> = HashMap::new();
     for at in group.clone() {
         let (lane, offset) = place(at);
         let ts = |i: usize| ordered.ts.get(i).copied().unwrap_or_default();
-        let from = ts(at).saturating_sub(widest);
+        let from = ts(at).saturating_sub(reach.widest.unwrap_or(0));
         let window = windows.entry(lane).or_default();
         while window.front().is_some_and(|(i, _)| ts(*i) <= from) {
             window.pop_front();
         }
-        let previous_later = at > group.start && {
-            let (l, o) = place(at - 1);
-            l == lane && o > offset
-        };
+        let previous_later = previous.iter().flatten().any(|(l, o)| *l == lane && *o > offset);
         if let Some(slot) = late.get_mut(at) {
-            *slot = previous_later || window.front().is_some_and(|(_, top)| *top > offset);
+            let windowed = reach.widest.is_some() && window.front().is_some_and(|(_, top)| *top > offset);
+            *slot = previous_later || windowed;
         }
         while window.back().is_some_and(|(_, o)| *o <= offset) {
             window.pop_back();
         }
         window.push_back((at, offset));
+        for (slot, condition) in previous.iter_mut().zip(&reach.previous) {
+            if condition.is_none_or(|condition| passes(at, condition)) {
+                *slot = Some((lane, offset));
+            }
+        }
     }
 }
 

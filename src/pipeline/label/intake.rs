@@ -17,7 +17,7 @@ use crate::engine::spool::Spool;
 use crate::pipeline::gate::{Env, Refusal};
 use crate::pipeline::parallel;
 use crate::pipeline::pin::Pinned;
-use crate::pipeline::replay::Work;
+use crate::pipeline::replay::{Waiting, Work};
 use crate::source::labels::{Assertion, LabelQuery, LabelTimeline};
 use crate::time::{EffectiveTime, Instant, ObservedTime};
 
@@ -172,13 +172,18 @@ impl<'i> Intake<'i> {
 
 fn id_record(assertion: &Assertion<'_>, known: bool) -> [u8; RECORD] {
     let text = |t: Option<&str>| t.map_or_else(Vec::new, |t| [b"+", t.as_bytes()].concat());
+    // Two spellings of one instant are one content; what is no instant stands as it is written.
+    let stamp = |t: Option<&str>| match t.map(Instant::parse) {
+        Some(Ok(at)) => [b"@".as_slice(), &at.0.to_le_bytes()].concat(),
+        _ => text(t),
+    };
     let content = short_digest(&[
         assertion.event_id.as_bytes(),
         assertion.label_type.as_bytes(),
         &text(assertion.value),
-        &text(assertion.effective),
-        &text(assertion.observed),
-        &text(assertion.embedded_observed),
+        &stamp(assertion.effective),
+        &stamp(assertion.observed),
+        &stamp(assertion.embedded_observed),
         &text(assertion.payload_hash),
     ]);
     let mut record = [0u8; RECORD];
@@ -193,8 +198,8 @@ fn id_record(assertion: &Assertion<'_>, known: bool) -> [u8; RECORD] {
 pub(super) fn read(pinned: &Pinned, env: &Env, timeline: &dyn LabelTimeline, work: &Work) -> Result<Assertions, Refusal> {
     let engine = |e: EngineError| Refusal::of_engine(PHASE, &e);
     let labels = |e: crate::source::labels::LabelError| Refusal::new(e.code, PHASE, e.to_string());
-    let spool = Spool::new(schema(), pinned.shards(), work.budget.clone(), work.scratch.clone());
-    let ids = Sorter::<RECORD>::new(work.budget.clone(), work.scratch.clone());
+    let spool = Spool::new(schema(), pinned.shards(), work.budget(Waiting::Assertions), work.scratch.clone());
+    let ids = Sorter::<RECORD>::new(work.budget(Waiting::AssertionIds), work.scratch.clone());
     let types: BTreeSet<String> = pinned.intent().label_types.iter().cloned().collect();
     let query = LabelQuery { platform_run_id: &pinned.intent().platform_run_id, types: &types };
     let parts = timeline.parts().map_err(labels)?;
@@ -210,7 +215,7 @@ pub(super) fn read(pinned: &Pinned, env: &Env, timeline: &dyn LabelTimeline, wor
             let mut seen = 0u64;
             let scanned = timeline.scan(part, query, &mut |assertion| {
                 seen += 1;
-                if seen % 4_096 == 0 && env.cancel.is_cancelled() {
+                if seen.is_multiple_of(4_096) && env.cancel.is_cancelled() {
                     return ControlFlow::Break(());
                 }
                 match intake.push(assertion) {
@@ -246,13 +251,12 @@ fn check_ids(ids: &Sorter<RECORD>, assertions: u64) -> Result<(HashSet<[u8; 16]>
         }
         if let (Some((id, _)), Some((before, _))) =
             (record.split_first_chunk::<16>(), last.as_ref().and_then(|l| l.split_first_chunk::<16>()))
+            && id == before
         {
-            if id == before {
-                inconsistent.insert(*id);
-                if inconsistent.len() > MAX_INCONSISTENT {
-                    let message = format!("more than {MAX_INCONSISTENT} assertion ids stand for two contents");
-                    return Err(Refusal::new(ReasonCode::LabelTimelineInconsistent, PHASE, message));
-                }
+            inconsistent.insert(*id);
+            if inconsistent.len() > MAX_INCONSISTENT {
+                let message = format!("more than {MAX_INCONSISTENT} assertion ids stand for two contents");
+                return Err(Refusal::new(ReasonCode::LabelTimelineInconsistent, PHASE, message));
             }
         }
         if record.last() == Some(&1) {

@@ -23,6 +23,8 @@ pub(super) enum Kind {
     Event = 0,
     Foreign = 1,
     Unreadable = 2,
+    /// An event of this run that the scenario selection leaves out.
+    Unselected = 3,
 }
 
 /// One record as sorted bytes.
@@ -49,6 +51,7 @@ fn parse(record: &[u8; RECORD]) -> Option<Record> {
     let kind = match kind {
         0 => Kind::Event,
         1 => Kind::Foreign,
+        3 => Kind::Unselected,
         _ => Kind::Unreadable,
     };
     Some(Record {
@@ -111,6 +114,8 @@ pub(super) struct Conflict {
 pub(super) struct LaneProof {
     /// Offsets with an event of this run.
     pub(super) delivered: u64,
+    /// Of those, how many the scenario selection leaves out: by offset, whoever served it.
+    pub(super) unselected: u64,
     /// Digest over (offset, hash) of those, in order.
     pub(super) digest: String,
     pub(super) gaps: Vec<Gap>,
@@ -133,6 +138,7 @@ struct Group {
     archive: Option<Content>,
     bus: Option<Content>,
     unreadable: bool,
+    unselected: bool,
     doubled: u64,
     conflict: Option<(ReasonCode, String)>,
 }
@@ -160,6 +166,10 @@ impl Group {
                 return;
             }
             Kind::Event => Content::Event(record.hash),
+            Kind::Unselected => {
+                self.unselected = true;
+                Content::Event(record.hash)
+            }
             Kind::Foreign => Content::Foreign,
         };
         let side = if record.source == Source::Archive { &mut self.archive } else { &mut self.bus };
@@ -251,6 +261,7 @@ impl LaneProof {
             Content::Foreign => self.foreign += 1,
             Content::Event(hash) => {
                 self.delivered += 1;
+                self.unselected += u64::from(group.unselected);
                 hasher.update(&offset.to_bytes());
                 hasher.update(&hash);
             }
@@ -375,7 +386,7 @@ mod tests {
 
     fn run(kind: OffsetKind, ranges: &[(u64, u64)], retained: Option<u64>, records: &[(u64, Source, Kind, u8)]) -> LaneProof {
         let dir = tempfile::tempdir().unwrap();
-        let sorter = Sorter::<RECORD>::new(Arc::new(Budget::new(1 << 20)), Arc::new(Scratch::new(dir.path(), "t").unwrap()));
+        let sorter = Sorter::<RECORD>::new(Arc::new(Budget::new(1 << 20)), Arc::new(Scratch::new(dir.path(), "t", "1").unwrap()));
         sorter.push(records.iter().map(|(o, s, k, h)| proof_record((*o).into(), *s, *k, &[*h; 32])).collect()).unwrap();
         let ranges: Vec<OffsetRange> = ranges.iter().map(|(s, e)| OffsetRange { start: (*s).into(), end: (*e).into() }).collect();
         prove(sorter.finish().unwrap(), kind, &ranges, retained.map(Offset::from)).unwrap()
@@ -447,6 +458,17 @@ mod tests {
         assert!(with.gaps.is_empty());
         let without = run(KAFKA, &[(0, 0)], None, &[(0, Bus, Event, 1)]);
         assert_eq!(with.digest, without.digest);
+    }
+
+    #[test]
+    fn what_the_selection_leaves_out_counts_once_by_offset() {
+        let records =
+            [(0, Archive, Kind::Unselected, 1), (0, Bus, Kind::Unselected, 1), (1, Archive, Event, 2), (2, Bus, Kind::Unselected, 3)];
+        let proof = run(KAFKA, &[(0, 2)], None, &records);
+        assert_eq!((proof.delivered, proof.unselected, proof.gaps.len(), proof.conflict_total), (3, 2, 0, 0));
+        // Left out or not, it is proved with the rest.
+        let selected = run(KAFKA, &[(0, 2)], None, &[(0, Archive, Event, 1), (1, Archive, Event, 2), (2, Bus, Event, 3)]);
+        assert_eq!(proof.digest, selected.digest);
     }
 
     #[test]

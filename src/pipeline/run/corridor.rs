@@ -53,6 +53,8 @@ pub(super) struct Attempt<'a> {
     timings: Map<String, Value>,
     phase_began: Instant,
     journalled: std::sync::atomic::AtomicBool,
+    /// Whether the manifest turned up after the commit had been given up.
+    late: bool,
 }
 
 /// The logs of a run: the archive is the truth, the bus an accelerator.
@@ -65,13 +67,21 @@ fn timeline(env: &Env) -> Result<Box<dyn labels::LabelTimeline>, Refusal> {
     labels::open(&env.config.path("labels")).map_err(|e| Refusal::new(e.code, Phase::Labels, e.to_string()))
 }
 
+/// A defect that panics ends the run as FAILED with its words, instead of leaving it RUNNING. What unwinds
+/// without words is no panic but a scenario that kills its owner, and passes.
+fn contained<T>(work: impl FnOnce() -> Result<T, Stop>) -> Result<T, Stop> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        let Some(words) = words else { std::panic::resume_unwind(panic) };
+        Err(Refusal::new(ReasonCode::RunPanicked, Phase::Operate, format!("a defect of this program: {words}")).into())
+    })
+}
+
+/// Called when a gate has passed, with what it proved.
+type AtGate<'g> = dyn FnMut(Phase, &Pinned, Vec<(&'static str, String)>) -> Result<(), Stop> + 'g;
+
 /// Walks from pins to a draft, without a ledger.
-fn draft(
-    pinned: Pinned,
-    env: &Env,
-    at: &mut dyn FnMut(Phase, &Pinned, Vec<(&'static str, String)>) -> Result<(), Stop>,
-    enter: &mut dyn FnMut(Phase) -> Result<(), Stop>,
-) -> Result<Drafted, Stop> {
+fn draft(pinned: Pinned, env: &Env, at: &mut AtGate<'_>, enter: &mut dyn FnMut(Phase) -> Result<(), Stop>) -> Result<Drafted, Stop> {
     let count = |value: &Value, key: &str| value.get(key).map(Value::to_string).unwrap_or_default();
     enter(Phase::Replay)?;
     let logs = event_logs(env, &pinned.intent().platform_run_id)?;
@@ -102,13 +112,30 @@ fn draft(
     Ok(drafted)
 }
 
+/// A rebuild for lost files that contradicts what this very run had proved is, for whoever asked for the
+/// files, a data set that cannot be restored (`interface` 6).
+fn drifted(refusal: Refusal) -> Refusal {
+    let cause = match refusal.code {
+        ReasonCode::LabelResolutionImmutabilityViolation => {
+            "LABEL_STATE_DRIFT: an assertion was added under an observed time before the cut-off, changed or removed"
+        }
+        ReasonCode::CompletenessReceiptImmutabilityViolation => "the archive delivers other records than were proved",
+        ReasonCode::DatasetDraftImmutabilityViolation => "the same inputs give other rows",
+        _ => return refusal,
+    };
+    let message = format!("the rebuilt rows are not those that were published ({cause})");
+    let first = format!("{}: {}", refusal.code, refusal.message);
+    Refusal::new(ReasonCode::DatasetArtifactImmutabilityViolation, Phase::Publication, message)
+        .with_evidence(std::iter::once(first).chain(refusal.evidence))
+}
+
 /// Rebuilds a published data set and puts back what is missing; what was put back.
 pub(super) fn restore(pinned: Pinned, env: &Env) -> Result<Vec<String>, Refusal> {
     let found = pinned.find_published(env)?.ok_or_else(|| {
         Refusal::new(ReasonCode::ManifestInvalid, Phase::Publication, "the manifest itself is gone; a new request id publishes again")
     })?;
     let drafted = draft(pinned, env, &mut |_, _, _| Ok(()), &mut |_| Ok(())).map_err(|stop| match stop {
-        Stop::Refused(r) | Stop::Pending(r) => *r,
+        Stop::Refused(r) | Stop::Pending(r) => drifted(*r),
         Stop::Ledger(e) => Refusal::new(e.code(), Phase::Ledger, e.to_string()),
     })?;
     publish::restore(&drafted, env, &found)?;
@@ -137,7 +164,7 @@ impl<'a> Attempt<'a> {
         };
         let number = host.ledger.run(&row.run_key)?.map_or(1, |r| r.attempt());
         // The token is a child, so that a lost lease stops this build and no other.
-        let env = Env { cancel: env.cancel.child_token(), ..env.clone() };
+        let env = Env { cancel: env.cancel.child_token(), attempt: lease.epoch.to_string(), ..env.clone() };
         let heart = Heartbeat::start(host.ledger.clone(), lease.clone(), &env, seconds);
         let resumed = row.last_seq > 1;
         Ok(Ok(Attempt {
@@ -151,26 +178,28 @@ impl<'a> Attempt<'a> {
             timings: Map::new(),
             phase_began: host.clock.now(),
             journalled: false.into(),
+            late: false,
             env,
         }))
     }
 
     /// The whole corridor.
     pub(super) fn walk(mut self, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
-        let outcome = self.full(keeper);
+        let outcome = contained(|| self.full(keeper));
         self.close(outcome)
     }
 
     /// The publication alone, from this run's own draft.
     pub(super) fn republish(mut self, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
-        let outcome = self.publish_only(keeper);
+        let outcome = contained(|| self.publish_only(keeper));
         self.close(outcome)
     }
 
     /// A manifest turned up after the commit had been given up.
     pub(super) fn adopt_late(mut self) -> Result<RunResult, LedgerError> {
+        self.late = true;
         let outcome = self.pins(&super::Unattended).and_then(|pinned| match pinned.find_published(&self.env)? {
-            Some(found) if found.missing.is_empty() => Ok(("NEW", publish::adopt(&pinned, &self.env, found)?)),
+            Some(found) if found.missing.is_empty() => Ok((self.whose(&pinned)?, publish::adopt(&pinned, &self.env, found)?)),
             _ => Err(Refusal::new(
                 ReasonCode::PublishAmbiguous,
                 Phase::Publication,
@@ -187,7 +216,7 @@ impl<'a> Attempt<'a> {
             return self.converge(pinned, found, keeper);
         }
         let run = &pinned.intent().platform_run_id;
-        if !crate::store::self_test(self.env.store.as_ref(), run, pinned.admitted().run_key())
+        if !crate::store::self_test(self.env.store.as_ref(), run, pinned.admitted().run_key(), &self.env.attempt)
             .map_err(|e| Refusal::of_store(Phase::Publication, &e))?
         {
             return Err(Refusal::new(
@@ -201,7 +230,7 @@ impl<'a> Attempt<'a> {
             Some(drafted) => drafted,
             None => self.build(pinned, keeper)?,
         };
-        self.publish(&drafted, keeper).map(|published| ("NEW", published))
+        self.publish(&drafted, keeper)
     }
 
     fn pins(&mut self, keeper: &dyn Gatekeeper) -> Result<Pinned, Stop> {
@@ -230,14 +259,15 @@ impl<'a> Attempt<'a> {
 
     /// The identity is published already: its data set is the answer, after a look whether it is whole.
     fn converge(&mut self, pinned: Pinned, found: Found, keeper: &dyn Gatekeeper) -> Result<(&'static str, Published), Stop> {
-        // This run itself may have put the manifest before it was cut off.
-        let mine = self.host.ledger.run(&self.lease.run_key)?.is_some_and(|r| r.commit_started);
-        let outcome = if mine { "NEW" } else { "ALREADY_PUBLISHED" };
+        let outcome = self.whose(&pinned)?;
         if found.missing.is_empty() {
             self.enter(Phase::Publication)?;
             return Ok((outcome, publish::adopt(&pinned, &self.env, found)?));
         }
-        let drafted = self.build(pinned.clone(), keeper)?;
+        let drafted = self.build(pinned.clone(), keeper).map_err(|stop| match stop {
+            Stop::Refused(refusal) => drifted(*refusal).into(),
+            other => other,
+        })?;
         self.enter(Phase::Publication)?;
         publish::restore(&drafted, &self.env, &found)?;
         self.host.ledger.record(&self.lease, "DATA_RESTORED", None, &json!({"restored": found.missing}))?;
@@ -247,16 +277,25 @@ impl<'a> Attempt<'a> {
         Ok((outcome, publish::adopt(&pinned, &self.env, found)?))
     }
 
+    /// Whose publication stands: this run itself may have put the manifest before it was cut off, unless
+    /// the record says that another did.
+    fn whose(&self, pinned: &Pinned) -> Result<&'static str, LedgerError> {
+        let runs = self.host.ledger.by_manifest(&pinned.id().manifest_id)?;
+        let (mine, others): (Vec<&RunRow>, Vec<&RunRow>) = runs.iter().partition(|r| r.run_key == self.lease.run_key);
+        let new = |r: &&RunRow| r.result.as_ref().and_then(|d| d.get("outcome")).and_then(Value::as_str) == Some("NEW");
+        let began = mine.iter().any(|r| r.commit_started);
+        Ok(if began && !others.iter().any(new) { "NEW" } else { "ALREADY_PUBLISHED" })
+    }
+
     /// The digest of the receipt that each gate left, as the ledger recorded it.
     fn recorded(&self) -> Result<Map<String, Value>, LedgerError> {
         let mut recorded = Map::new();
         for event in self.host.ledger.events(&self.lease.run_key, 0)? {
-            if event.event_type == "GATE_PASSED" {
-                if let (Some(phase), Some(digest)) =
+            if event.event_type == "GATE_PASSED"
+                && let (Some(phase), Some(digest)) =
                     (event.detail.get("phase").and_then(Value::as_str), event.detail.pointer("/evidence/receipt_blake3"))
-                {
-                    recorded.insert(phase.to_owned(), digest.clone());
-                }
+            {
+                recorded.insert(phase.to_owned(), digest.clone());
             }
         }
         Ok(recorded)
@@ -282,14 +321,17 @@ impl<'a> Attempt<'a> {
     fn publish_only(&mut self, keeper: &dyn Gatekeeper) -> Result<(&'static str, Published), Stop> {
         let pinned = self.pins(&super::Unattended)?;
         if let Some(found) = pinned.find_published(&self.env)?.filter(|f| f.missing.is_empty()) {
-            return Ok(("NEW", publish::adopt(&pinned, &self.env, found)?));
+            self.late = true;
+            return Ok((self.whose(&pinned)?, publish::adopt(&pinned, &self.env, found)?));
         }
         let drafted = self.reprove(pinned)?;
-        self.publish(&drafted, keeper).map(|published| ("NEW", published))
+        self.publish(&drafted, keeper)
     }
 
-    fn publish(&mut self, drafted: &Drafted, keeper: &dyn Gatekeeper) -> Result<Published, Stop> {
+    fn publish(&mut self, drafted: &Drafted, keeper: &dyn Gatekeeper) -> Result<(&'static str, Published), Stop> {
         self.enter(Phase::Publication)?;
+        // Whether an earlier attempt of this run may have put the manifest: asked before this one journals.
+        let before = self.whose(drafted.pinned())?;
         let (host, lease, journalled) = (self.host, &self.lease, &self.journalled);
         let journal = |manifest: &Ref| {
             journalled.store(true, std::sync::atomic::Ordering::SeqCst);
@@ -303,7 +345,8 @@ impl<'a> Attempt<'a> {
                     Stop::Refused(_) => Ok(()),
                     other => Err(other),
                 })?;
-                Ok(*published)
+                // Of two that race for one identity, the store lets one make the manifest.
+                Ok((if published.created { "NEW" } else { before }, *published))
             }
             Ok(Commit::Pending(refusal)) => Err(Stop::Pending(Box::new(refusal))),
             // The draft is whole; what failed is the environment, so only the publication is left.
@@ -356,12 +399,19 @@ impl<'a> Attempt<'a> {
                 evidence.insert("publication".into(), json!(published.receipt_ref.as_str()));
                 let dataset = outcome::dataset(&published.manifest_ref, &published.index);
                 let result = self.result(Status::Done, Some(outcome), None, dataset, evidence);
-                self.finish(done(&published, &result, false), result)
+                let end = done(&published, &result, self.late);
+                self.finish(end, result)
             }
             Err(Stop::Ledger(LedgerError::LeaseLost { .. })) => Ok(self.superseded()),
             Err(Stop::Ledger(error)) => Err(error),
             Err(Stop::Refused(refusal)) if refusal.code == ReasonCode::LeaseLost || self.heart.lost() => Ok(self.superseded()),
-            Err(Stop::Refused(refusal)) if refusal.code == ReasonCode::Interrupted => self.interrupted(&refusal),
+            Err(Stop::Refused(refusal)) if refusal.code == ReasonCode::Interrupted => match self.heart.asked().cloned() {
+                Some(request) => {
+                    let refusal = Refusal::new(request.action.reason(), refusal.phase, request.to_string());
+                    self.refused(refusal.with_artifact(request.to_json()))
+                }
+                None => self.interrupted(&refusal),
+            },
             Err(Stop::Refused(refusal)) => self.refused(*refusal),
             Err(Stop::Pending(refusal)) => {
                 let result = self.result(Status::PublishPending, None, Some(&refusal), Value::Null, self.evidence.clone());
@@ -405,13 +455,15 @@ impl<'a> Attempt<'a> {
         let refusal = Refusal::new(
             ReasonCode::LeaseLost,
             Phase::Ledger,
-            format!("another owner took run {} over; this one wrote nothing more", self.lease.run_key),
+            format!("another owner took run {} over, or an operator ended it; this one wrote nothing more", self.lease.run_key),
         );
         self.result(Status::Running, None, Some(&refusal), Value::Null, self.evidence.clone())
     }
 
     fn finish(self, end: End, result: RunResult) -> Result<RunResult, LedgerError> {
         match self.host.ledger.finish(&self.lease, &end) {
+            // An operator had asked meanwhile for another end, which the ledger saw to in the same write.
+            Ok(row) if Some(row.status.as_str()) != result.document.get("status").and_then(Value::as_str) => Ok(RunResult::pending(&row)),
             Ok(_) => Ok(result),
             Err(LedgerError::LeaseLost { .. }) => Ok(self.superseded()),
             Err(error) => Err(error),
@@ -444,9 +496,14 @@ impl<'a> Attempt<'a> {
         let run = &self.admitted.intent().platform_run_id;
         let folder = Ref::of(&[run, "ofs", "refusals", self.admitted.run_key(), &self.number.to_string()]);
         let mut found = refusal.to_json();
-        if let (Some(map), Some(artifact)) = (found.as_object_mut(), &refusal.artifact) {
+        let mut findings = refusal.artifact.clone().unwrap_or(Value::Null);
+        if let Some(anomalies) = findings.as_object_mut().and_then(|f| f.remove("anomalies")) {
+            // Anomalies are an artifact of their own (O074).
+            let _ = create_immutable(self.env.store.as_ref(), &folder.join("anomalies.json"), &document(&anomalies));
+        }
+        if let Some(map) = found.as_object_mut() {
             map.insert("schema_version".into(), json!("ofs.refusal.v1"));
-            map.insert("findings".into(), artifact.clone());
+            map.insert("findings".into(), findings);
         }
         let at = folder.join(&format!("{}.json", refusal.phase.as_str()));
         match create_immutable(self.env.store.as_ref(), &at, &document(&found)) {

@@ -1,18 +1,20 @@
-//! Keeps a lease alive while its owner works, and tells the owner when it is lost.
+//! Keeps a lease alive while its owner works, and tells the owner when it is lost or when an operator
+//! wants the run to end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
 
-use crate::ledger::{Lease, Ledger, LedgerError};
+use crate::ledger::{Lease, Ledger, LedgerError, OperatorRequest};
 use crate::pipeline::gate::Env;
 
 /// A running heartbeat; dropping it stops it.
 pub(super) struct Heartbeat {
     lost: Arc<AtomicBool>,
+    asked: Arc<OnceLock<OperatorRequest>>,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -22,16 +24,24 @@ impl Heartbeat {
     pub(super) fn start(ledger: Arc<Ledger>, lease: Lease, env: &Env, lease_seconds: u64) -> Self {
         let (stop, stopped) = bounded::<()>(0);
         let lost = Arc::new(AtomicBool::new(false));
-        let (env, flag) = (env.clone(), lost.clone());
+        let asked = Arc::new(OnceLock::new());
+        let (env, flag, request) = (env.clone(), lost.clone(), asked.clone());
         let life = Duration::from_secs(lease_seconds);
         let lease_us = i64::try_from(life.as_micros()).unwrap_or(i64::MAX);
         let thread = std::thread::Builder::new().name("heartbeat".into()).spawn(move || {
-            // Twice a second at most, so that another process sees progress within a second.
+            // Once a second at least, so that another process sees progress within two.
             let pause = (life / 3).min(Duration::from_secs(1));
             let mut failures = 0u32;
             while stopped.recv_timeout(pause) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
                 match ledger.heartbeat(&lease, lease_us, Some(&env.progress.sample())) {
-                    Ok(()) => failures = 0,
+                    Ok(None) => failures = 0,
+                    // Not renewed any more: an owner that does not obey can be replaced when its lease ends.
+                    Ok(Some(order)) => {
+                        tracing::warn!(run_key = lease.run_key, "{order}");
+                        let _ = request.set(order);
+                        env.cancel.cancel();
+                        return;
+                    }
                     // A ledger that is briefly unreachable costs nothing while the lease still lives.
                     Err(LedgerError::Io(_)) if failures < 2 => failures += 1,
                     Err(error) => {
@@ -43,7 +53,12 @@ impl Heartbeat {
                 }
             }
         });
-        Heartbeat { lost, stop: Some(stop), thread: thread.ok() }
+        Heartbeat { lost, asked, stop: Some(stop), thread: thread.ok() }
+    }
+
+    /// The end that an operator has asked for.
+    pub(super) fn asked(&self) -> Option<&OperatorRequest> {
+        self.asked.get()
     }
 
     /// Whether the lease was lost.

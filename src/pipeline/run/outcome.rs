@@ -33,7 +33,7 @@ impl RunResult {
         let exit = parts.reason.map_or(0, |r| exit_of(r.code, parts.status));
         let document = json!({
             "schema_version": "ofs.run_result.v1", "request_id": parts.request_id, "run_key": parts.run_key, "status": parts.status, "outcome": parts.outcome,
-            "reason": parts.reason.map(Refusal::to_json), "dataset": parts.dataset, "evidence": parts.evidence, "timings_ms": parts.timings,
+            "reason": parts.reason.map(Refusal::to_json), "dataset": parts.dataset, "evidence": complete(parts.evidence), "timings_ms": parts.timings,
         });
         RunResult { document, exit }
     }
@@ -67,7 +67,7 @@ impl RunResult {
     }
 
     fn stored(row: &RunRow) -> Self {
-        let fallback = || json!({"schema_version": "ofs.run_result.v1", "request_id": row.request_id, "run_key": row.run_key, "status": row.status, "outcome": null, "reason": row.reason, "dataset": null, "evidence": {}, "timings_ms": {}});
+        let fallback = || json!({"schema_version": "ofs.run_result.v1", "request_id": row.request_id, "run_key": row.run_key, "status": row.status, "outcome": null, "reason": row.reason, "dataset": null, "evidence": complete(Map::new()), "timings_ms": {}});
         let document = row.result.clone().filter(Value::is_object).unwrap_or_else(fallback);
         let exit = match row.status {
             Status::Done => 0,
@@ -85,6 +85,14 @@ impl RunResult {
     pub fn text(&self, pointer: &str) -> &str {
         self.document.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
     }
+}
+
+/// Receipts under their stable names; null where one was not written.
+fn complete(mut evidence: Map<String, Value>) -> Map<String, Value> {
+    for name in ["plan", "replay", "labels", "draft", "publication"] {
+        evidence.entry(name).or_insert(Value::Null);
+    }
+    evidence
 }
 
 /// A pending publication is 4 whatever its cause; else the code decides.

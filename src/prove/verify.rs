@@ -1,0 +1,337 @@
+//! `ofs verify`: whether a published data set is what it was proved to be (O112 to O129, pitfall 33).
+//!
+//! Four witnesses are questioned, and none is trusted alone: the manifest, the data set's folder (index,
+//! evidence, parts, every row), the publication receipts, and the ledger's hash chain. The first three
+//! lie in one store, so whoever can rewrite the store can make them agree; only the ledger, which lies
+//! elsewhere, anchors them. Without its record a data set can be free of contradictions and still not ok.
+
+mod anchor;
+mod evidence;
+mod manifest;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+
+use serde_json::{Value, json};
+
+use super::{MANIFEST_FOLDERS, not_found};
+use crate::contract::path_safe;
+use crate::identity;
+use crate::ledger::Ledger;
+use crate::pipeline::gate::{Env, Phase, Refusal, document};
+use crate::store::{ErrorKind, Ref, StoreError, read};
+
+/// Largest manifest in bytes.
+const MANIFEST_BYTES: u64 = 64 << 20;
+/// Largest index, evidence document or receipt in bytes.
+const DOCUMENT_BYTES: u64 = 1 << 30;
+
+/// What kind of contradiction a problem is. The names are stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A file that is named is not there.
+    Missing,
+    /// A file cannot be read, or is not what its name says (no JSON, no Parquet).
+    Unreadable,
+    /// A document is not in canonical form, so these are not the bytes that were written.
+    NotCanonical,
+    /// A document has not the shape of its contract.
+    Shape,
+    /// A name is not a function of what it names (manifest id, file name, folder).
+    Name,
+    /// A field contradicts the identity that the data set was fingerprinted under.
+    Identity,
+    /// The bytes are not those that a digest or a size stands for.
+    Digest,
+    /// Number or range of rows differ.
+    Rows,
+    /// The columns differ.
+    Schema,
+    /// The rows are not those that `rows_digest` stands for.
+    RowsDigest,
+    /// Rows are not in canonical order.
+    Order,
+    /// A row's id is not a function of its place.
+    RowId,
+    /// A row comes from outside the replay basis.
+    OutsideBasis,
+    /// A label was observed after the cut-off, or shown without being resolved.
+    Leakage,
+    /// Evidence contradicts the index or other evidence.
+    Evidence,
+    /// A file that nothing names lies in the data set.
+    ExtraFile,
+    /// A receipt contradicts the data set.
+    Receipt,
+    /// The ledger contradicts the receipts, or cannot be read.
+    Ledger,
+    /// The ledger's chain of events is broken.
+    Chain,
+    /// No record outside the store vouches for the data set.
+    Unanchored,
+}
+
+impl Kind {
+    /// The stable name, like `ROWS_DIGEST`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Missing => "MISSING",
+            Kind::Unreadable => "UNREADABLE",
+            Kind::NotCanonical => "NOT_CANONICAL",
+            Kind::Shape => "SHAPE",
+            Kind::Name => "NAME",
+            Kind::Identity => "IDENTITY",
+            Kind::Digest => "DIGEST",
+            Kind::Rows => "ROWS",
+            Kind::Schema => "SCHEMA",
+            Kind::RowsDigest => "ROWS_DIGEST",
+            Kind::Order => "ORDER",
+            Kind::RowId => "ROW_ID",
+            Kind::OutsideBasis => "OUTSIDE_BASIS",
+            Kind::Leakage => "LEAKAGE",
+            Kind::Evidence => "EVIDENCE",
+            Kind::ExtraFile => "EXTRA_FILE",
+            Kind::Receipt => "RECEIPT",
+            Kind::Ledger => "LEDGER",
+            Kind::Chain => "CHAIN",
+            Kind::Unanchored => "UNANCHORED",
+        }
+    }
+}
+
+/// One contradiction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Ref of the file, or the run of the ledger, that it is about.
+    pub place: String,
+    /// What kind.
+    pub kind: Kind,
+    /// What should stand there.
+    pub expected: String,
+    /// What stands there.
+    pub found: String,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The manifest.
+    pub manifest_ref: String,
+    /// The data set, as the manifest's file name says it.
+    pub manifest_id: String,
+    /// Rows that were read and digested.
+    pub rows: u64,
+    /// Whether the ledger vouches for manifest and index.
+    pub anchored: bool,
+    /// How many things were checked; a row counts once.
+    pub checked: u64,
+    /// Everything that does not hold.
+    pub problems: Vec<Problem>,
+}
+
+impl Report {
+    /// Whether every check held and the ledger vouches for the data set.
+    pub fn ok(&self) -> bool {
+        self.anchored && self.problems.is_empty()
+    }
+
+    /// `ofs.verify.v1`.
+    pub fn to_json(&self) -> Value {
+        let problems: Vec<Value> = self
+            .problems
+            .iter()
+            .map(|p| json!({"ref": p.place, "kind": p.kind.as_str(), "expected": p.expected, "found": p.found}))
+            .collect();
+        json!({
+            "schema_version": "ofs.verify.v1", "manifest_id": self.manifest_id, "manifest_ref": self.manifest_ref, "ok": self.ok(), "anchored": self.anchored,
+            "rows": self.rows, "checked": self.checked, "problems": problems,
+        })
+    }
+}
+
+/// Checks made so far, and what did not hold.
+#[derive(Debug, Default)]
+struct Findings {
+    checked: u64,
+    problems: Vec<Problem>,
+}
+
+impl Findings {
+    /// Counts a check; notes a problem where it does not hold.
+    fn hold(&mut self, holds: bool, place: impl Display, kind: Kind, expected: impl Display, found: impl Display) -> bool {
+        self.checked += 1;
+        if !holds {
+            self.add(place, kind, expected, found);
+        }
+        holds
+    }
+
+    /// Two values must be equal.
+    fn same(&mut self, place: impl Display, kind: Kind, what: &str, expected: Option<&Value>, found: Option<&Value>) -> bool {
+        // Two fields that are both absent say nothing, so they do not hold either.
+        let holds = expected.is_some() && expected == found;
+        self.hold(holds, place, kind, format_args!("{what} {}", brief(expected)), format_args!("{what} {}", brief(found)))
+    }
+
+    fn add(&mut self, place: impl Display, kind: Kind, expected: impl Display, found: impl Display) {
+        self.problems.push(Problem { place: place.to_string(), kind, expected: expected.to_string(), found: found.to_string() });
+    }
+
+    fn store(&mut self, at: &Ref, error: &StoreError) {
+        self.checked += 1;
+        match error.kind {
+            ErrorKind::NotFound => self.add(at, Kind::Missing, "a file", "nothing"),
+            _ => self.add(at, Kind::Unreadable, "a file that can be read", &error.message),
+        }
+    }
+
+    fn take(&mut self, other: Findings) {
+        self.checked += other.checked;
+        self.problems.extend(other.problems);
+    }
+}
+
+fn brief(value: Option<&Value>) -> String {
+    let text = value.map_or_else(|| "nothing".into(), |v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
+    crate::text::clip(&text, 200).into_owned()
+}
+
+fn blake3_hex(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}
+
+/// A document of the store: its bytes, and what they say where they are JSON.
+struct Stored {
+    at: Ref,
+    blake3: String,
+    value: Value,
+}
+
+impl Stored {
+    /// Reads a document; what is not canonical JSON becomes a problem, and says nothing.
+    fn read(env: &Env, at: Ref, findings: &mut Findings) -> Option<Self> {
+        let bytes = read(env.store.as_ref(), &at, DOCUMENT_BYTES).map_err(|e| findings.store(&at, &e)).ok()?;
+        Some(Self::of(at, &bytes, findings))
+    }
+
+    fn of(at: Ref, bytes: &[u8], findings: &mut Findings) -> Self {
+        let value = match serde_json::from_slice::<Value>(bytes) {
+            Ok(value) => {
+                // Duplicate keys, other spellings and trailing bytes all end here: they do not write back alike.
+                findings.hold(document(&value) == bytes, &at, Kind::NotCanonical, "canonical JSON and a line feed", "other bytes");
+                value
+            }
+            Err(e) => {
+                findings.hold(false, &at, Kind::Unreadable, "a JSON document", e);
+                Value::Null
+            }
+        };
+        Stored { at, blake3: blake3_hex(bytes), value }
+    }
+
+    fn get(&self, pointer: &str) -> Option<&Value> {
+        self.value.pointer(pointer)
+    }
+
+    fn text(&self, pointer: &str) -> &str {
+        self.get(pointer).and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+/// What a manifest's ref says by itself.
+struct Place {
+    run: String,
+    id: String,
+    training: bool,
+}
+
+impl Place {
+    fn of(manifest: &Ref) -> Option<Self> {
+        let parts: Vec<&str> = manifest.as_str().split('/').collect();
+        let [run, "ofs", folder, name] = parts.as_slice() else { return None };
+        let id = name.strip_suffix(".json").filter(|id| path_safe(id))?;
+        let (_, training) = MANIFEST_FOLDERS.into_iter().find(|(f, _)| f == folder)?;
+        Some(Place { run: (*run).to_owned(), id: id.to_owned(), training })
+    }
+
+    fn folder(&self) -> Ref {
+        Ref::of(&[&self.run, "ofs", "datasets", &self.id])
+    }
+
+    /// Where the same name must not stand as well.
+    fn other(&self) -> Ref {
+        let folder = if self.training { "manifests_nontraining" } else { "manifests" };
+        Ref::of(&[&self.run, "ofs", folder, &format!("{}.json", self.id)])
+    }
+}
+
+/// Checks a published data set against everything that speaks of it. Reads only.
+///
+/// # Errors
+/// `DATASET_NOT_FOUND` where there is no manifest, `INTERRUPTED`. What is there and does not hold is in
+/// the report.
+pub fn verify(env: &Env, ledger: Option<&Ledger>, manifest: &Ref) -> Result<Report, Refusal> {
+    let place = Place::of(manifest).ok_or_else(|| not_found(format!("{manifest} is no manifest ref: <run>/ofs/manifests/<id>.json")))?;
+    let bytes = read(env.store.as_ref(), manifest, MANIFEST_BYTES).map_err(|e| match e.kind {
+        ErrorKind::NotFound => not_found(format!("{manifest}: no manifest is there")),
+        _ => Refusal::of_store(Phase::Publication, &e),
+    })?;
+    let mut findings = Findings::default();
+    let stored = Stored::of(manifest.clone(), &bytes, &mut findings);
+    manifest::check(&place, &stored, &mut findings);
+    let other = place.other();
+    match env.store.size(&other) {
+        Ok(size) => {
+            findings.hold(size.is_none(), &other, Kind::Name, "nothing: a data set is training data or it is not", "a file");
+        }
+        Err(e) => findings.store(&other, &e),
+    }
+    let index = Stored::read(env, place.folder().join("index.json"), &mut findings);
+    let mut rows = 0;
+    if let Some(index) = &index {
+        manifest::check_identity(&place, &stored, index, &mut findings);
+        let proofs = evidence::check(env, &place, index, &mut findings);
+        let outcome = rows::check(env, &place, index, &mut findings)?;
+        evidence::check_rows(index, &proofs, &outcome, &mut findings);
+        rows = outcome.rows;
+        check_folder(env, &place, index, &mut findings);
+        anchor::check_proofs(env, ledger, &place, &proofs, &mut findings);
+    }
+    let anchored = anchor::check(env, ledger, &place, &stored, index.as_ref(), &mut findings);
+    Ok(Report {
+        manifest_ref: manifest.to_string(),
+        manifest_id: place.id,
+        rows,
+        anchored,
+        checked: findings.checked,
+        problems: findings.problems,
+    })
+}
+
+/// Nothing lies in the data set that its index does not name.
+fn check_folder(env: &Env, place: &Place, index: &Stored, findings: &mut Findings) {
+    let folder = place.folder();
+    let mut named = BTreeSet::from([folder.join("index.json")]);
+    named.extend(evidence::NAMES.map(|name| folder.join(&format!("evidence/{name}.json"))));
+    for file in index.get("/files").and_then(Value::as_array).into_iter().flatten() {
+        named.extend(file.get("path").and_then(Value::as_str).map(|path| folder.join(path)));
+    }
+    match env.store.list(&folder) {
+        Ok(found) => {
+            for (at, _) in found {
+                findings.hold(named.contains(&at), &at, Kind::ExtraFile, "nothing: the index does not name it", "a file");
+            }
+        }
+        Err(e) => findings.store(&folder, &e),
+    }
+}
+
+/// The identity payload of an index and the name that follows from it.
+fn named_by(index: &Stored) -> (Value, identity::DatasetId) {
+    let payload = index.get("/identity").cloned().unwrap_or(Value::Null);
+    let id = identity::dataset_id(&payload);
+    (payload, id)
+}

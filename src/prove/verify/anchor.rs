@@ -1,0 +1,142 @@
+//! What vouches for a data set from outside it: the receipts of the runs that published it, and the
+//! ledger, whose chain of events holds the digests of those receipts.
+
+use serde_json::{Value, json};
+
+use super::evidence::Proofs;
+use super::{Findings, Kind, Place, Stored, brief};
+use crate::identity;
+use crate::ledger::{EventRow, Ledger, RUN_DONE, RUN_DONE_LATE, RunRow};
+use crate::pipeline::gate::Env;
+use crate::store::Ref;
+
+/// The runs that resolved to this data set; a ledger that cannot be asked is a problem.
+fn runs(ledger: &Ledger, place: &Place, findings: &mut Findings) -> Vec<RunRow> {
+    ledger.by_manifest(&place.id).unwrap_or_else(|e| {
+        findings.hold(false, "ledger", Kind::Ledger, "a ledger that can be read", e);
+        Vec::new()
+    })
+}
+
+fn events(ledger: &Ledger, run: &RunRow, findings: &mut Findings) -> Vec<EventRow> {
+    ledger.events(&run.run_key, 0).unwrap_or_else(|e| {
+        findings.hold(false, ledger_place(run), Kind::Ledger, "events that can be read", e);
+        Vec::new()
+    })
+}
+
+fn ledger_place(run: &RunRow) -> String {
+    format!("ledger run {}", run.run_key)
+}
+
+fn end(events: &[EventRow]) -> Option<&EventRow> {
+    events.iter().rev().find(|e| e.event_type == RUN_DONE || e.event_type == RUN_DONE_LATE)
+}
+
+/// Whether some finished run of the ledger vouches for manifest and index. Every one that it knows is
+/// checked: a second run that adopted a changed index shows here.
+pub(super) fn check(
+    env: &Env,
+    ledger: Option<&Ledger>,
+    place: &Place,
+    manifest: &Stored,
+    index: Option<&Stored>,
+    findings: &mut Findings,
+) -> bool {
+    let expected = "a finished run in the ledger that holds the digest of the publication receipt";
+    let Some(ledger) = ledger else {
+        findings.hold(false, &manifest.at, Kind::Unanchored, expected, "no ledger");
+        return false;
+    };
+    let (mut finished, mut anchored) = (0, true);
+    for run in runs(ledger, place, findings) {
+        let before = findings.problems.len();
+        match ledger.verify_chain(&run.run_key) {
+            Ok(broken) => {
+                findings.hold(broken.is_empty(), ledger_place(&run), Kind::Chain, "an unbroken chain of events", broken.join("; "));
+            }
+            Err(e) => {
+                findings.hold(false, ledger_place(&run), Kind::Ledger, "a run that can be read", e);
+            }
+        }
+        let events = events(ledger, &run, findings);
+        if let Some(done) = end(&events) {
+            finished += 1;
+            publication(env, place, &run, done, manifest, index, findings);
+        }
+        anchored &= findings.problems.len() == before;
+    }
+    let found = format!("{finished} such run(s)");
+    findings.hold(finished > 0, &manifest.at, Kind::Unanchored, expected, found) && anchored && index.is_some()
+}
+
+/// The publication receipt of a run against the ledger's event, the manifest and the index.
+fn publication(
+    env: &Env,
+    place: &Place,
+    run: &RunRow,
+    done: &EventRow,
+    manifest: &Stored,
+    index: Option<&Stored>,
+    findings: &mut Findings,
+) {
+    let at = Ref::of(&[&place.run, "ofs", "publication_receipts", &format!("{}.json", run.run_key)]);
+    let detail = |key: &str| done.detail.get(key);
+    findings.same(ledger_place(run), Kind::Ledger, "manifest", Some(&json!(manifest.at.as_str())), detail("manifest_ref"));
+    findings.same(ledger_place(run), Kind::Ledger, "receipt", Some(&json!(at.as_str())), detail("receipt_ref"));
+    let Some(receipt) = Stored::read(env, at, findings) else { return };
+    let stands = json!(receipt.blake3);
+    findings.same(&receipt.at, Kind::Receipt, "BLAKE3", detail("receipt_blake3"), Some(&stands));
+    let wanted = [
+        ("/run_key", json!(run.run_key)),
+        ("/platform_run_id", json!(place.run)),
+        ("/dataset_manifest_id", json!(place.id)),
+        ("/dataset_fingerprint", manifest.get("/dataset_fingerprint").cloned().unwrap_or_default()),
+        ("/training_intent", json!(place.training)),
+        ("/manifest", json!({"ref": manifest.at.as_str(), "blake3": manifest.blake3})),
+    ];
+    for (field, value) in wanted {
+        findings.same(&receipt.at, Kind::Receipt, field, Some(&value), receipt.get(field));
+    }
+    if let Some(index) = index {
+        let stands = json!({"ref": index.at.as_str(), "blake3": index.blake3});
+        findings.same(&index.at, Kind::Receipt, "index", receipt.get("/index"), Some(&stands));
+        for field in ["/rows", "/rows_digest"] {
+            findings.same(&receipt.at, Kind::Receipt, field, index.get(field), receipt.get(field));
+        }
+    }
+}
+
+/// The receipts of the gates before publication: the digests that the ledger recorded when they passed,
+/// and the proofs in them against those that lie with the data set.
+pub(super) fn check_proofs(env: &Env, ledger: Option<&Ledger>, place: &Place, proofs: &Proofs, findings: &mut Findings) {
+    let Some(ledger) = ledger else { return };
+    let folders = [("replay_completeness", &proofs.replay), ("label_resolution", &proofs.labels), ("dataset_draft", &proofs.features)];
+    for run in ledger.by_manifest(&place.id).unwrap_or_default() {
+        let events = ledger.events(&run.run_key, 0).unwrap_or_default();
+        if end(&events).is_none() {
+            continue;
+        }
+        let mut seen: Vec<&str> = Vec::new();
+        for gate in events.iter().rev().filter(|e| e.event_type == "GATE_PASSED") {
+            let text = |key: &str| gate.detail.pointer(key).and_then(Value::as_str).unwrap_or_default();
+            let (at, wanted) = (text("/evidence/receipt_ref"), text("/evidence/receipt_blake3"));
+            // The receipt of a publication is checked with the event that ends the run.
+            if seen.contains(&at) || at.contains("/publication_receipts/") {
+                continue;
+            }
+            seen.push(at);
+            let Ok(at) = Ref::parse(at) else {
+                findings.hold(false, ledger_place(&run), Kind::Ledger, "the ref of a receipt", brief(Some(&gate.detail)));
+                continue;
+            };
+            let Some(receipt) = Stored::read(env, at, findings) else { continue };
+            findings.hold(receipt.blake3 == wanted, &receipt.at, Kind::Receipt, format_args!("BLAKE3 {wanted}"), &receipt.blake3);
+            let of_gate = folders.iter().find(|(folder, _)| receipt.at.as_str().contains(&format!("/{folder}/")));
+            if let Some((_, Some(proof))) = of_gate {
+                let digest = json!(identity::digest(&proof.value));
+                findings.same(&proof.at, Kind::Receipt, "digest of the proof", receipt.get("/proof_digest"), Some(&digest));
+            }
+        }
+    }
+}

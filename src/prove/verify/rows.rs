@@ -1,0 +1,438 @@
+//! The parts of a data set: each file against its digest, and every row against its schema, its place in
+//! canonical order, its id, the basis and the label cut-off. Parts are read in parallel; what they say is
+//! put together in their order, so the digest is that of the rows in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::{Mutex, PoisonError};
+
+use arrow::array::{Array, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{Int32Type, Int64Type, Schema, TimestampMicrosecondType};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::{Findings, Kind, Place, Stored, blake3_hex, brief};
+use crate::contract::intent::{Lane, OffsetRange};
+use crate::contract::{Offset, OffsetKind};
+use crate::engine::dataset_file::{read_part, schema_of};
+use crate::engine::digest::{Hash, Tree, leaves, schema_digest};
+use crate::identity::{RowIds, RowPlace, hex, unhex32};
+use crate::pipeline::feature::schema_json;
+use crate::pipeline::gate::{Env, Phase, Refusal};
+use crate::pipeline::label::STATUS;
+use crate::pipeline::parallel;
+use crate::store::{ErrorKind, Ref, read};
+use crate::time::Instant;
+
+/// The columns that every data set begins with; `offset` is a text where a lane is sparse.
+const FIXED: [&str; 9] = ["row_id", "event_id", "ts_utc", "topic", "partition", "offset", "offset_kind", "payload_hash", "key"];
+
+/// What the parts say together.
+pub(super) struct Outcome {
+    pub(super) rows: u64,
+    /// Nothing where some part could not be read.
+    pub(super) read: Option<Read>,
+}
+
+/// What was computed from the rows alone.
+pub(super) struct Read {
+    pub(super) rows_digest: String,
+    pub(super) schema_digest: String,
+    pub(super) features: Vec<String>,
+    pub(super) labels: Vec<[u64; 3]>,
+    pub(super) range: (Instant, Instant),
+}
+
+/// A place in canonical order.
+type Key = (i64, Lane, Offset);
+
+/// A file as the index names it.
+struct File {
+    at: Ref,
+    entry: Value,
+}
+
+/// What one part says.
+struct Part {
+    findings: Findings,
+    leaves: Vec<Hash>,
+    ends: Option<(Key, Key)>,
+    range: (i64, i64),
+    labels: Vec<[u64; 3]>,
+    whole: bool,
+}
+
+/// What every row is held against.
+struct Frame<'f> {
+    env: &'f Env,
+    run: &'f str,
+    group_digest: &'f str,
+    asof: i64,
+    basis: BTreeMap<Lane, Vec<OffsetRange>>,
+    schema: &'f Value,
+    label_types: Vec<String>,
+}
+
+/// Reads every part and every row.
+///
+/// # Errors
+/// `INTERRUPTED`; everything else is a finding.
+pub(super) fn check(env: &Env, place: &Place, index: &Stored, findings: &mut Findings) -> Result<Outcome, Refusal> {
+    let files = files(place, index, findings);
+    let null = Value::Null;
+    let frame = Frame {
+        env,
+        run: index.text("/identity/platform_run_id"),
+        group_digest: index.text("/identity/feature_definition_set/group_digest"),
+        asof: Instant::parse(index.text("/identity/label_basis/label_asof_utc")).map_or(i64::MIN, |i| i.0),
+        basis: basis(index),
+        schema: index.get("/schema").unwrap_or(&null),
+        label_types: label_types(index),
+    };
+    check_columns(&frame, index, findings);
+    env.progress.enter(Phase::Publication, files.len() as u64);
+    let together = Mutex::new(Together::new(findings, frame.label_types.len()));
+    parallel::each(
+        env,
+        Phase::Publication,
+        files.len(),
+        || (),
+        |(), at| {
+            if let Some(file) = files.get(at) {
+                let part = frame.part(file);
+                together.lock().unwrap_or_else(PoisonError::into_inner).take(at, file, part);
+            }
+            env.progress.advance(1);
+            Ok(())
+        },
+        |()| Ok(()),
+    )?;
+    let together = together.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let rows = together.tree.count();
+    let read = together.finish(&frame, &files);
+    Ok(Outcome { rows, read })
+}
+
+/// The files of the index, whose names must be those of parts in order.
+fn files(place: &Place, index: &Stored, findings: &mut Findings) -> Vec<File> {
+    let list = index.get("/files").and_then(Value::as_array);
+    findings.hold(list.is_some(), &index.at, Kind::Shape, "a list of files", brief(index.get("/files")));
+    let mut files = Vec::new();
+    for (at, entry) in list.into_iter().flatten().enumerate() {
+        let (wanted, path) = (format!("part-{at:05}.parquet"), entry.get("path").and_then(Value::as_str).unwrap_or_default());
+        if findings.hold(path == wanted, &index.at, Kind::Shape, format_args!("file {wanted}"), path) {
+            files.push(File { at: place.folder().join(path), entry: entry.clone() });
+        }
+    }
+    files
+}
+
+fn basis(index: &Stored) -> BTreeMap<Lane, Vec<OffsetRange>> {
+    let mut lanes: BTreeMap<Lane, Vec<OffsetRange>> = BTreeMap::new();
+    for slice in index.get("/identity/replay_basis").and_then(Value::as_array).into_iter().flatten() {
+        let text = |key: &str| slice.get(key).and_then(Value::as_str).unwrap_or_default();
+        let partition = slice.get("partition").and_then(Value::as_i64).and_then(|n| i32::try_from(n).ok());
+        let range = Offset::parse(text("start_offset")).zip(Offset::parse(text("end_offset")));
+        if let (Some(partition), Some(kind), Some((start, end))) = (partition, OffsetKind::parse(text("offset_kind")), range) {
+            lanes.entry(Lane { topic: text("topic").to_owned(), partition, kind }).or_default().push(OffsetRange { start, end });
+        }
+    }
+    lanes
+}
+
+fn label_types(index: &Stored) -> Vec<String> {
+    let types = index.get("/label_coverage").and_then(Value::as_array);
+    types.into_iter().flatten().filter_map(|t| t.get("label_type").and_then(Value::as_str).map(str::to_owned)).collect()
+}
+
+fn names(schema: &Value) -> Vec<&str> {
+    schema.as_array().into_iter().flatten().filter_map(|c| c.get("name").and_then(Value::as_str)).collect()
+}
+
+/// The fixed columns stand first, the label columns of the types last.
+fn check_columns(frame: &Frame<'_>, index: &Stored, findings: &mut Findings) {
+    let names = names(frame.schema);
+    let begins: Vec<&str> = names.iter().take(FIXED.len()).copied().collect();
+    findings.hold(begins == FIXED, &index.at, Kind::Schema, FIXED.join(", "), begins.join(", "));
+    let wanted: Vec<String> = frame
+        .label_types
+        .iter()
+        .flat_map(|t| ["", "_status", "_observed_utc", "_assertion_id"].map(|suffix| format!("label_{t}{suffix}")))
+        .collect();
+    let ends: Vec<&str> = names.iter().skip(names.len().saturating_sub(wanted.len())).copied().collect();
+    findings.hold(ends == wanted, &index.at, Kind::Schema, wanted.join(", "), ends.join(", "));
+}
+
+/// The parts so far, in order.
+struct Together<'t> {
+    findings: &'t mut Findings,
+    waiting: BTreeMap<usize, (Ref, Part)>,
+    next: usize,
+    tree: Tree,
+    last: Option<Key>,
+    labels: Vec<[u64; 3]>,
+    range: (i64, i64),
+    whole: bool,
+}
+
+impl<'t> Together<'t> {
+    fn new(findings: &'t mut Findings, label_types: usize) -> Self {
+        Together {
+            findings,
+            waiting: BTreeMap::new(),
+            next: 0,
+            tree: Tree::new(),
+            last: None,
+            labels: vec![[0; 3]; label_types],
+            range: (i64::MAX, i64::MIN),
+            whole: true,
+        }
+    }
+
+    fn take(&mut self, at: usize, file: &File, mut part: Part) {
+        // Within a part order was checked by its reader; between parts it is checked when both are here.
+        part.findings.checked += 1;
+        self.waiting.insert(at, (file.at.clone(), part));
+        while let Some((at, part)) = self.waiting.remove(&self.next) {
+            self.next += 1;
+            self.join(&at, part);
+        }
+    }
+
+    fn join(&mut self, at: &Ref, part: Part) {
+        self.findings.take(part.findings);
+        self.whole &= part.whole;
+        part.leaves.into_iter().for_each(|leaf| self.tree.push(leaf));
+        self.range = (self.range.0.min(part.range.0), self.range.1.max(part.range.1));
+        for (sum, counts) in self.labels.iter_mut().zip(&part.labels) {
+            sum.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
+        }
+        if let Some((first, last)) = part.ends {
+            if self.last.as_ref().is_some_and(|before| *before >= first) {
+                self.findings.add(at, Kind::Order, "rows after those of the part before", brief_key(&first));
+            }
+            self.last = Some(last);
+        }
+    }
+
+    fn finish(self, frame: &Frame<'_>, files: &[File]) -> Option<Read> {
+        // The schema of the digest is that of the files; each was held against the index by its reader.
+        let first = files.first().filter(|_| self.whole)?;
+        let limit = first.entry.get("bytes").and_then(Value::as_u64)?;
+        let schema = schema_of(Bytes::from(read(frame.env.store.as_ref(), &first.at, limit).ok()?)).ok()?;
+        let digest = schema_digest(&schema).ok()?;
+        let names = names(frame.schema);
+        let features = names.len().saturating_sub(FIXED.len() + 4 * frame.label_types.len());
+        Some(Read {
+            rows_digest: hex(&self.tree.root(&digest)),
+            schema_digest: hex(&digest),
+            features: names.into_iter().skip(FIXED.len()).take(features).map(str::to_owned).collect(),
+            labels: self.labels,
+            range: (Instant(self.range.0), Instant(self.range.1)),
+        })
+    }
+}
+
+fn brief_key(key: &Key) -> String {
+    format!("{} {} offset {}", Instant(key.0), key.1, key.2)
+}
+
+impl Frame<'_> {
+    fn part(&self, file: &File) -> Part {
+        let mut part = Part {
+            findings: Findings::default(),
+            leaves: Vec::new(),
+            ends: None,
+            range: (i64::MAX, i64::MIN),
+            labels: vec![[0; 3]; self.label_types.len()],
+            whole: false,
+        };
+        if let Some(bytes) = self.bytes(file, &mut part.findings) {
+            let rows = self.rows(file, bytes, &mut part);
+            if let Err(message) = rows {
+                part.findings.hold(false, &file.at, Kind::Unreadable, "a Parquet file", message);
+            }
+        }
+        part
+    }
+
+    /// The bytes of a part, where they are those that the index names. Others are never decoded.
+    fn bytes(&self, file: &File, findings: &mut Findings) -> Option<Bytes> {
+        let size = file.entry.get("bytes").and_then(Value::as_u64).unwrap_or(0);
+        let bytes = match read(self.env.store.as_ref(), &file.at, size) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind == ErrorKind::TooLarge => {
+                findings.hold(false, &file.at, Kind::Digest, format_args!("{size} bytes"), "more bytes");
+                return None;
+            }
+            Err(e) => {
+                findings.store(&file.at, &e);
+                return None;
+            }
+        };
+        findings.hold(
+            bytes.len() as u64 == size,
+            &file.at,
+            Kind::Digest,
+            format_args!("{size} bytes"),
+            format_args!("{} bytes", bytes.len()),
+        );
+        let (wanted, digest) = (file.entry.get("blake3").and_then(Value::as_str).unwrap_or_default(), blake3_hex(&bytes));
+        findings.hold(digest == wanted, &file.at, Kind::Digest, wanted, &digest).then(|| Bytes::from(bytes))
+    }
+
+    fn rows(&self, file: &File, bytes: Bytes, part: &mut Part) -> Result<(), String> {
+        let schema = schema_of(bytes.clone())?;
+        if !part.findings.same(&file.at, Kind::Schema, "schema", Some(self.schema), Some(&schema_json(&schema))) {
+            return Ok(());
+        }
+        let mut rows = Rows::new(self, file, &schema);
+        for batch in read_part(bytes)? {
+            let batch = batch.map_err(|e| e.to_string())?;
+            part.leaves.extend(leaves(&batch).map_err(|e| e.to_string())?);
+            rows.batch(&batch, part)?;
+        }
+        part.findings.checked += part.leaves.len() as u64;
+        let count = part.leaves.len();
+        let stands = file.entry.get("rows");
+        part.findings.same(&file.at, Kind::Rows, "rows", stands, Some(&json!(count)));
+        let stamp = |ts: i64| if count == 0 { Value::Null } else { json!(Instant(ts)) };
+        part.findings.same(&file.at, Kind::Rows, "min_ts_utc", file.entry.get("min_ts_utc"), Some(&stamp(part.range.0)));
+        part.findings.same(&file.at, Kind::Rows, "max_ts_utc", file.entry.get("max_ts_utc"), Some(&stamp(part.range.1)));
+        part.whole = true;
+        Ok(())
+    }
+}
+
+/// Offsets of a batch in either form.
+enum Offsets<'b> {
+    Dense(&'b Int64Array),
+    Text(&'b StringArray),
+}
+
+impl Offsets<'_> {
+    /// The offset as it is written into row ids, and its value where it is one.
+    fn put(&self, row: usize, text: &mut String) -> Option<Offset> {
+        text.clear();
+        match self {
+            Offsets::Dense(array) => drop(write!(text, "{}", array.value(row))),
+            Offsets::Text(array) => text.push_str(array.value(row)),
+        }
+        Offset::parse(text)
+    }
+}
+
+/// Walks the rows of one part.
+struct Rows<'r> {
+    frame: &'r Frame<'r>,
+    file: &'r File,
+    ids: RowIds,
+    lane: Option<(Lane, &'r [OffsetRange])>,
+    last: Option<Key>,
+    /// Kinds reported for this part: one example of each says enough.
+    told: BTreeSet<Kind>,
+    label_columns: Vec<usize>,
+    row: u64,
+}
+
+impl<'r> Rows<'r> {
+    fn new(frame: &'r Frame<'r>, file: &'r File, schema: &Schema) -> Self {
+        let label_columns = frame.label_types.iter().filter_map(|t| schema.index_of(&format!("label_{t}")).ok()).collect();
+        let ids = RowIds::new(frame.run, frame.group_digest);
+        Rows { frame, file, ids, lane: None, last: None, told: BTreeSet::new(), label_columns, row: 0 }
+    }
+
+    fn tell(&mut self, part: &mut Part, kind: Kind, expected: &str, found: String) {
+        if self.told.insert(kind) {
+            part.findings.add(&self.file.at, kind, expected, format_args!("row {}: {found}", self.row));
+        }
+    }
+
+    fn batch(&mut self, batch: &RecordBatch, part: &mut Part) -> Result<(), String> {
+        let missing = || "a column is missing or of another type".to_owned();
+        let column = |at: usize| batch.columns().get(at).ok_or_else(missing);
+        let text = |at: usize| -> Result<&StringArray, String> { column(at)?.as_string_opt().ok_or_else(missing) };
+        let (ids, events, topics, kinds, hashes) = (text(0)?, text(1)?, text(3)?, text(6)?, text(7)?);
+        let stamps: &TimestampMicrosecondArray = column(2)?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(missing)?;
+        let partitions: &Int32Array = column(4)?.as_primitive_opt::<Int32Type>().ok_or_else(missing)?;
+        let offsets = match column(5)?.as_primitive_opt::<Int64Type>() {
+            Some(dense) => Offsets::Dense(dense),
+            None => Offsets::Text(text(5)?),
+        };
+        let mut written = String::new();
+        for row in 0..batch.num_rows() {
+            let ts = stamps.value(row);
+            part.range = (part.range.0.min(ts), part.range.1.max(ts));
+            let offset = offsets.put(row, &mut written);
+            let place = (topics.value(row), partitions.value(row), kinds.value(row));
+            let hash = unhex32(hashes.value(row)).unwrap_or_default();
+            let (topic, partition, offset_kind) = place;
+            let id = self.ids.row_id(RowPlace {
+                event_id: events.value(row),
+                topic,
+                partition,
+                offset_kind,
+                offset: &written,
+                payload_hash: &hash,
+            });
+            let id = hex(&id);
+            if id != ids.value(row) {
+                self.tell(part, Kind::RowId, &id, ids.value(row).to_owned());
+            }
+            self.place(ts, place, offset, part);
+            self.row += 1;
+        }
+        self.labels(batch, part)
+    }
+
+    /// The row lies within the basis and after the row before it.
+    fn place(&mut self, ts: i64, (topic, partition, kind): (&str, i32, &str), offset: Option<Offset>, part: &mut Part) {
+        let known = self.lane.as_ref().is_some_and(|(l, _)| l.topic == topic && l.partition == partition && l.kind.as_str() == kind);
+        if !known {
+            let lane = OffsetKind::parse(kind).map(|kind| Lane { topic: topic.to_owned(), partition, kind });
+            self.lane = lane.and_then(|lane| self.frame.basis.get(&lane).map(|ranges| (lane, ranges.as_slice())));
+        }
+        let inside =
+            self.lane.as_ref().zip(offset).filter(|((_, ranges), offset)| ranges.iter().any(|r| r.start <= *offset && *offset <= r.end));
+        let Some(((lane, _), offset)) = inside else {
+            return self.tell(part, Kind::OutsideBasis, "an offset of the replay basis", format!("{topic}/{partition} {kind}"));
+        };
+        let key = (ts, lane.clone(), offset);
+        if self.last.as_ref().is_some_and(|last| *last >= key) {
+            self.tell(part, Kind::Order, "rows in canonical order", brief_key(&key));
+        }
+        match &mut part.ends {
+            Some((_, last)) => last.clone_from(&key),
+            None => part.ends = Some((key.clone(), key.clone())),
+        }
+        self.last = Some(key);
+    }
+
+    /// No label that was not known at the cut-off, and none where none was resolved (O074, O084).
+    fn labels(&mut self, batch: &RecordBatch, part: &mut Part) -> Result<(), String> {
+        let missing = || "a label column is missing or of another type".to_owned();
+        for (name, at) in self.label_columns.clone().into_iter().enumerate() {
+            let column = |shift: usize| batch.columns().get(at + shift).ok_or_else(missing);
+            let text = |shift: usize| -> Result<&StringArray, String> { column(shift)?.as_string_opt().ok_or_else(missing) };
+            let (values, states, assertions) = (text(0)?, text(1)?, text(3)?);
+            let observed: &TimestampMicrosecondArray = column(2)?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(missing)?;
+            for row in 0..batch.num_rows() {
+                let state = STATUS.iter().position(|s| *s == states.value(row));
+                if let Some(count) = part.labels.get_mut(name).and_then(|c| c.get_mut(state.unwrap_or(usize::MAX))) {
+                    *count += 1;
+                }
+                let resolved = state == Some(0);
+                let lawful = values.is_valid(row) == resolved
+                    && assertions.is_valid(row) == resolved
+                    && observed.is_valid(row) == matches!(state, Some(0 | 1));
+                let known = observed.is_null(row) || observed.value(row) <= self.frame.asof;
+                if !lawful || !known {
+                    let found =
+                        format!("{} with value {}, observed {}", states.value(row), values.is_valid(row), Instant(observed.value(row)));
+                    self.tell(part, Kind::Leakage, "a label that was resolved from what was known at the cut-off", found);
+                }
+            }
+        }
+        Ok(())
+    }
+}
