@@ -261,10 +261,7 @@ fn a_pending_publication_is_retried_by_request_from_the_runs_own_draft() {
     };
     retry("retry.one.1", &key);
     retry("retry.nobody", "nobody");
-    assert_eq!(
-        once(&w),
-        pairs(&[("retry.nobody", "FAILED"), ("retry.one.1", "PUBLISH_PENDING")]));
-    );
+    assert_eq!(once(&w), pairs(&[("retry.nobody", "FAILED"), ("retry.one.1", "PUBLISH_PENDING")]));
     assert_eq!(errors(&w, "retry.nobody"), ["RUN_NOT_FOUND"]);
     fs::remove_file(w.path(&blocked)).unwrap();
     retry("retry.one.2", &key);
