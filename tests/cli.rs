@@ -164,7 +164,8 @@ fn a_plan_says_per_partition_why_the_basis_cannot_be_complete() {
     // Of a sparse kind nobody attests a range that nothing serves.
     w.intent("sparse", "train", |i| {
         i["request_id"] = json!("request.sparse");
-        i["replay_basis"] = json!([{"topic": FLIGHTS_TOPIC, "partition": 9, "offset_kind": "kinesis_sequence", "start_offset": "5", "end_offset": "9"}]);
+        i["replay_basis"] =
+            json!([{"topic": FLIGHTS_TOPIC, "partition": 9, "offset_kind": "kinesis_sequence", "start_offset": "5", "end_offset": "9"}]);
     });
     let sparse = w.ofs(&["plan", w.path("intents/sparse.json").to_str().unwrap(), "--json"]).expect(0).json();
     assert_eq!(sparse["partitions"][0]["feasibility"], "UNCHECKABLE_ARCHIVE_COMPLETENESS");

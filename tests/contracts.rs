@@ -168,7 +168,17 @@ fn what_is_published_and_printed_fits_its_schema() {
         assert!(index["intervals"]["windows"].as_str().unwrap().contains("(ts - duration, ts]"));
         assert_eq!(index["row_order"], json!(["ts_utc", "topic", "partition", "offset", "event_id"]));
         let features = w.json(&format!("{folder}/evidence/features.json"));
-        for key in ["schema", "schema_digest", "feature_list_digest", "min_ts_utc", "max_ts_utc", "rows", "dropped", "redelivered_events", "delivered_events"] {
+        for key in [
+            "schema",
+            "schema_digest",
+            "feature_list_digest",
+            "min_ts_utc",
+            "max_ts_utc",
+            "rows",
+            "dropped",
+            "redelivered_events",
+            "delivered_events",
+        ] {
             assert!(features.get(key).is_some_and(|v| !v.is_null()), "{key}: {features}");
         }
         // A manifest with anything more is none.

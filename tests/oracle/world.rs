@@ -176,14 +176,7 @@ impl World {
                 let first = [0, 3, 99_999][random.below(3)];
                 let last = first + random.below(14) as u64;
                 let kind = *random.pick(&kinds);
-                lanes.push(Lane {
-                    topic: format!("t.{topic}"),
-                    partition,
-                    kind,
-                    first,
-                    last,
-                    foreign: last > first && random.chance(15),
-                });
+                lanes.push(Lane { topic: format!("t.{topic}"), partition, kind, first, last, foreign: last > first && random.chance(15) });
             }
         }
         let (huge, misfit, clash) = (random.chance(35), random.chance(5), random.chance(6));
