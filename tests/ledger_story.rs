@@ -344,3 +344,26 @@ fn training_data_and_what_is_not_fit_for_it_lie_apart() {
     assert_eq!(w.manifests(FLIGHTS_RUN).len(), 2);
     assert!(files(&w.scratch()).is_empty());
 }
+
+#[test]
+fn anomalies_are_an_artifact_of_their_own_that_the_receipt_names() {
+    let w = Workspace::flights();
+    // A line that is no record, whose offset nobody can know: every offset is proven without it.
+    let folder = archive_folder(FLIGHTS_RUN, FLIGHTS_TOPIC, 1, "kafka_offset");
+    w.write(&format!("{folder}/stray.jsonl"), "{\"torn\":\n");
+    let done = w.build("train");
+    let receipt = w.json(&format!("store/{}", done["evidence"]["replay"].as_str().unwrap()));
+    let at = receipt["observation"]["anomalies_ref"].as_str().unwrap();
+    let anomalies = w.json(&format!("store/{at}"));
+    assert_eq!(anomalies["undecodable_unplaced"], 1, "{anomalies}");
+    assert_eq!(anomalies["anomalies"][0]["code"], "DECODE_ERROR");
+    // Refused, they lie beside the refusal.
+    w.intent("beyond", "train", |i| {
+        i["request_id"] = json!("request.beyond");
+        i["replay_basis"][0]["end_offset"] = json!("9999");
+    });
+    let refused = w.run("beyond").refused(3, "REPLAY_INCOMPLETE").json();
+    let folder = refused["evidence"]["refusal"].as_str().unwrap().rsplit_once('/').unwrap().0.to_owned();
+    let anomalies = w.json(&format!("store/{folder}/anomalies.json"));
+    assert!(anomalies["anomalies"].as_array().unwrap().iter().any(|a| a["code"] == "REPLAY_BASIS_GAP" && a["cause"] == "BEYOND_END"));
+}
