@@ -29,6 +29,6 @@ for name, (in_duckdb, in_polars) in expected.items():
     assert duck[name] == in_duckdb, (name, duck[name])
     assert polar[name] == in_polars, (name, polar[name])
 assert str(frame["ts_utc"].dtype.tz) == "UTC" and str(frame["delay_mean_24h"].dtype) == "float64"
-rows = duckdb.sql(f"select count(*) from '{path}'").fetchone()[0]
+rows = duckdb.sql(f"select count(*) from '{path}'").fetchall()[0][0]
 assert rows == len(frame) == polars.read_parquet(path).height > 0
 print(f"{rows} rows, {len(duck)} columns: equal in DuckDB, Polars and pandas")
