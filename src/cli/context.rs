@@ -76,7 +76,12 @@ impl Context {
             self.store()?;
             return Ok(None);
         }
-        Ok(Some(Ledger::open_read_only(&path, self.clock.clone(), &self.actor())?))
+        match Ledger::open_read_only(&path, self.clock.clone(), &self.actor()) {
+            Ok(ledger) => Ok(Some(ledger)),
+            // A process that was killed before it had made its ledger leaves an empty file: no runs yet.
+            Err(LedgerError::Corrupt(_)) if std::fs::metadata(&path).is_ok_and(|data| data.len() == 0) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// This process as the owner of a run.

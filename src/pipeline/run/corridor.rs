@@ -132,7 +132,7 @@ fn drifted(refusal: Refusal) -> Refusal {
 /// Rebuilds a published data set and puts back what is missing; what was put back.
 pub(super) fn restore(pinned: Pinned, env: &Env) -> Result<Vec<String>, Refusal> {
     let found = pinned.find_published(env)?.ok_or_else(|| {
-        Refusal::new(ReasonCode::ManifestInvalid, Phase::Publication, "the manifest itself is gone; a new request id publishes again")
+        Refusal::new(ReasonCode::DatasetNotFound, Phase::Publication, "the manifest itself is gone; a new request id publishes again")
     })?;
     let drafted = draft(pinned, env, &mut |_, _, _| Ok(()), &mut |_| Ok(())).map_err(|stop| match stop {
         Stop::Refused(r) | Stop::Pending(r) => drifted(*r),
@@ -183,14 +183,32 @@ impl<'a> Attempt<'a> {
         }))
     }
 
+    /// The keys that every log record of this attempt carries (O150).
+    fn span(&self) -> tracing::Span {
+        let intent = self.admitted.intent();
+        tracing::info_span!(
+            "attempt",
+            run_key = self.lease.run_key,
+            attempt = self.number,
+            request_id = intent.request_id,
+            platform_run_id = intent.platform_run_id,
+            basis_hash = crate::identity::basis_hash(intent),
+            feature_set = format!("{}@{}", intent.feature_set_id, intent.feature_set_version),
+            label_asof_utc = intent.labels.asof.to_string(),
+            policy_revision = intent.policy_revision,
+        )
+    }
+
     /// The whole corridor.
     pub(super) fn walk(mut self, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
+        let _story = self.span().entered();
         let outcome = contained(|| self.full(keeper));
         self.close(outcome)
     }
 
     /// The publication alone, from this run's own draft.
     pub(super) fn republish(mut self, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
+        let _story = self.span().entered();
         let outcome = contained(|| self.publish_only(keeper));
         self.close(outcome)
     }
