@@ -471,7 +471,13 @@ impl Reader {
         if item.elements().next().is_none() {
             self.problem(CODE, "replay_basis", "expected at least one slice, found none");
         }
-        merge(slices)
+        let merged = merge(slices);
+        // One partition numbered in two ways would have no one order of offsets.
+        let same = |a: &Lane, b: &Lane| (&a.topic, a.partition) == (&b.topic, b.partition) && a.kind != b.kind;
+        if let Some(slice) = merged.iter().zip(merged.iter().skip(1)).find_map(|(a, b)| same(&a.lane, &b.lane).then_some(b)) {
+            self.problem(CODE, "replay_basis", format!("{} appears with two offset kinds; a partition has one", slice.lane));
+        }
+        merged
     }
 
     fn slice(&mut self, item: Item<'_>, path: &str) -> Option<Slice> {
@@ -776,6 +782,9 @@ pub(crate) mod tests {
             assert_eq!(code, ReasonCode::BasisUnresolved);
         }
         assert_eq!(refused(|v| v["replay_basis"] = json!([])).0, ReasonCode::BasisUnresolved);
+        let mut twin = sample()["replay_basis"][0].clone();
+        twin["offset_kind"] = json!("file_line");
+        assert_eq!(refused(|v| v["replay_basis"].as_array_mut().unwrap().push(twin)).0, ReasonCode::BasisUnresolved);
     }
 
     #[test]
