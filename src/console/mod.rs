@@ -1,0 +1,9 @@
+//! The operations console: live panes over the run ledger and a run's evidence, background builds, step
+//! mode, triage and demos, in a terminal.
+//!
+//! Elm shape: one task owns the model; `update` and `view` are pure and tested without a terminal; whatever
+//! reads files, builds or writes to the terminal is an effect. One [`action::TABLE`] is the vocabulary that
+//! key map, hint line, help, palette, deep links, documentation and demo scripts are generated from.
+
+pub mod action;
+pub mod look;
