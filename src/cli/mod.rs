@@ -12,6 +12,7 @@ mod intent;
 mod operator;
 mod plan;
 mod progress;
+mod report;
 mod run;
 mod runs;
 mod schema;
@@ -95,6 +96,8 @@ enum Command {
     Events(events::Args),
     /// Check a published data set against everything that speaks of it.
     Verify(verify::Args),
+    /// Metrics, health, governance facts and reconciliation of the ledger's runs, kept in the store.
+    Report(report::Args),
     /// Play a fail-closed scenario on embedded real data; works in an empty directory.
     Demo(demo::Args),
     /// The configuration: every value and where it comes from.
@@ -218,6 +221,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Show(args) => show::run(&context, &args),
         Command::Events(args) => events::run(&context, &args),
         Command::Verify(args) => verify::run(&context, &args),
+        Command::Report(args) => report::run(&context, &args),
         Command::Demo(args) => demo::run(&context, &args),
         Command::Config(args) => config::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),

@@ -145,7 +145,11 @@ fn execute(context: &Context, work: impl FnOnce(&Env, &Host) -> Result<RunResult
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let (signal, cancel) = (host.signal.clone(), env.cancel.clone());
     let built = runtime.block_on(async move {
-        let build = tokio::task::spawn_blocking(move || work(&env, &host));
+        let build = tokio::task::spawn_blocking(move || {
+            let result = work(&env, &host);
+            crate::observe::facts::flush_quietly(&env, &host.ledger);
+            result
+        });
         tokio::pin!(build);
         loop {
             tokio::select! {

@@ -124,6 +124,7 @@ impl Change<'_> {
         };
         event.hash = event.digest();
         event.insert(self.conn)?;
+        self.tell(&event)?;
         (self.row.last_seq, self.row.last_hash, self.row.updated) = (event.seq, event.hash, self.now);
         Ok(())
     }

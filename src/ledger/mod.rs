@@ -7,6 +7,7 @@
 mod events;
 mod lease;
 mod operator;
+mod outbox;
 mod owner;
 mod query;
 mod queue;
@@ -30,6 +31,7 @@ use serde_json::Value;
 pub use events::{AuditRow, EventRow};
 pub use lease::{Lease, MAX_SAMPLES, SampleRow};
 pub use operator::{MAX_TEXT, OperatorRequest, Order, Ordered};
+pub use outbox::{Delivery, FAMILY, FactRow, SignalRow};
 pub use owner::Owner;
 pub use query::RunFilter;
 pub use queue::{Ended, Head};

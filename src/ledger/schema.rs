@@ -8,7 +8,7 @@ use super::{LedgerError, Result};
 const APPLICATION_ID: i64 = 0x6f66_734c;
 
 /// One batch a version; version N is reached by running the first N. Never edit one that was released.
-const MIGRATIONS: &[&str] = &[V1, V2];
+const MIGRATIONS: &[&str] = &[V1, V2, V3];
 
 const V1: &str = "
 CREATE TABLE runs (
@@ -134,6 +134,29 @@ ALTER TABLE runs ADD COLUMN retries_granted INTEGER NOT NULL DEFAULT 0 CHECK (re
 ALTER TABLE runs ADD COLUMN operator_request_json TEXT CHECK (operator_request_json IS NULL OR status = 'RUNNING');
 ";
 
+/// What became of each fact and of each signal; a fact itself is frozen when it is written.
+const V3: &str = "
+ALTER TABLE outbox ADD COLUMN outcome TEXT CHECK (outcome IN ('SENT', 'SKIPPED_BY_POLICY'));
+ALTER TABLE outbox ADD COLUMN failures INTEGER NOT NULL DEFAULT 0 CHECK (failures >= 0);
+ALTER TABLE outbox ADD COLUMN note TEXT;
+CREATE TRIGGER outbox_frozen BEFORE UPDATE OF id, run_key, seq, kind, body_json, created_at ON outbox
+BEGIN SELECT RAISE(ABORT, 'facts never change'); END;
+CREATE TRIGGER outbox_settled BEFORE UPDATE ON outbox WHEN OLD.delivered_at IS NOT NULL
+BEGIN SELECT RAISE(ABORT, 'settled facts never change'); END;
+CREATE TRIGGER outbox_keep BEFORE DELETE ON outbox
+BEGIN SELECT RAISE(ABORT, 'facts never change, nor are they deleted'); END;
+CREATE INDEX run_events_with_reason ON run_events (at_us) WHERE reason_code IS NOT NULL;
+CREATE TABLE signals (
+    platform_run_id TEXT NOT NULL,
+    signal TEXT NOT NULL,
+    outcome TEXT NOT NULL CHECK (outcome IN ('SENT', 'SKIPPED_BY_POLICY', 'FAILED_TO_SEND')),
+    at INTEGER NOT NULL,
+    note TEXT NOT NULL,
+    failures INTEGER NOT NULL CHECK (failures >= 0),
+    PRIMARY KEY (platform_run_id, signal)
+) STRICT, WITHOUT ROWID;
+";
+
 fn pragma(conn: &Connection, name: &str) -> Result<i64> {
     Ok(conn.pragma_query_value(None, name, |row| row.get(0))?)
 }
@@ -250,7 +273,7 @@ mod tests {
         assert_eq!(pragma(&conn, "user_version").unwrap(), newest());
         let tables =
             "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite%' AND strict";
-        assert_eq!(conn.query_row(tables, [], |r| r.get::<_, i64>(0)).unwrap(), 6);
+        assert_eq!(conn.query_row(tables, [], |r| r.get::<_, i64>(0)).unwrap(), 7);
     }
 
     #[test]

@@ -1,8 +1,17 @@
-//! What the program says about itself: log files. Logs never go to stdout, and their volume follows
-//! partitions and shards, never events (O151, decision 9).
+//! What the program says about itself: log files, metrics, health, governance facts, reconciliation. Logs
+//! never go to stdout, and their volume follows partitions and shards, never events (O151, decision 9).
+//! Observers read the ledger and the receipts; nothing that they do or fail to do changes a data set (O153).
 
 pub mod bundle;
 pub mod doctor;
+pub mod facts;
+pub mod health;
+pub mod metrics;
+pub mod reconcile;
+pub mod report;
+mod world;
+
+pub use report::{Report, RunReport, look, report};
 
 use std::path::Path;
 

@@ -19,6 +19,7 @@ use crate::contract::intent::request_id_valid;
 use crate::contract::{Problem, ReasonCode};
 use crate::identity;
 use crate::ledger::{Head, Ledger, LedgerError, Owner, RunRow, Status};
+use crate::observe::facts;
 use crate::pipeline::admit::{self, Admitted};
 use crate::pipeline::gate::{Env, document};
 use crate::pipeline::progress::Progress;
@@ -151,7 +152,8 @@ impl<'w> Worker<'w> {
         let (mut processed, mut open) = (Vec::new(), false);
         for item in &items {
             if self.env.cancel.is_cancelled() || processed.len() >= limit {
-                return Ok(processed);
+                open = true;
+                break;
             }
             match self.look(item)? {
                 Look::Settled => {}
@@ -161,6 +163,9 @@ impl<'w> Worker<'w> {
                     processed.push(done);
                 }
             }
+        }
+        if !processed.is_empty() {
+            facts::flush_quietly(self.env, &self.host.ledger);
         }
         if processed.is_empty() && !open {
             self.idle = Some((items, version));

@@ -175,7 +175,7 @@ impl Store for LocalStore {
     }
 
     fn stage(&self, at: &Ref) -> Result<Box<dyn StagedFile>, StoreError> {
-        let location = self.staging(at)?;
+        let location = if at.replaceable() { self.writable(at)? } else { self.staging(at)? };
         let upload = block_on(self.files.put_multipart(&location)).map_err(|e| of_object(at, e))?;
         Ok(Box::new(LocalStaged { at: at.clone(), upload, buffer: Vec::with_capacity(PART) }))
     }

@@ -19,6 +19,9 @@ use crate::contract::ReasonCode;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ref(String);
 
+/// Folders below `<run>/ofs/` that hold a latest state, made anew from the ledger whenever it is wanted.
+const LATEST: [&str; 3] = ["health", "metrics", "reconciliation"];
+
 /// Longest ref in bytes.
 const MAX_REF: usize = 1024;
 
@@ -75,7 +78,13 @@ impl Ref {
         segments.next().is_some() && segments.next() == Some("ofs") && segments.next().is_some()
     }
 
-    /// Whether this lies in staging, the only place where anything is replaced or removed.
+    /// Whether a finished file may take the place of an earlier one here: in staging, and where the
+    /// observers keep their latest state. What was published, proved or told is never replaced.
+    pub fn replaceable(&self) -> bool {
+        self.staging() || (self.writable() && self.0.split('/').nth(2).is_some_and(|f| LATEST.contains(&f)))
+    }
+
+    /// Whether this lies in staging, the only place where anything is removed.
     pub fn staging(&self) -> bool {
         self.writable() && self.0.split('/').nth(2) == Some("staging")
     }
@@ -176,10 +185,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// `Denied` outside `<run>/ofs/`, `Io`.
     fn create(&self, at: &Ref, bytes: &[u8]) -> Result<Created, StoreError>;
 
-    /// Starts a file in staging, replacing an earlier one of that name when it is finished.
+    /// Starts a file in staging or among the observers' latest states, replacing an earlier one of that
+    /// name when it is finished.
     ///
     /// # Errors
-    /// `Denied` outside staging, `Io`.
+    /// `Denied` elsewhere, `Io`.
     fn stage(&self, at: &Ref) -> Result<Box<dyn StagedFile>, StoreError>;
 
     /// Gives a staged file its final name, only if nothing is there. The staged name stays.
@@ -291,6 +301,21 @@ pub(crate) mod tests {
         assert!(Ref::of(&["R", "ofs", "manifests", "m.json"]).writable());
         for text in ["R/archive/x", "ofs/x/y", "R/ofs", "R/sr/ofs/x"] {
             assert!(!Ref::parse(text).unwrap().writable(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_staging_and_latest_states_are_ever_replaced() {
+        for (text, replaceable) in [
+            ("R/ofs/staging/k/part", true),
+            ("R/ofs/metrics/last_metrics.json", true),
+            ("R/ofs/health/last_health.json", true),
+            ("R/ofs/reconciliation/2026-02-10.json", true),
+            ("R/ofs/governance/facts/f.json", false),
+            ("R/ofs/manifests/m.json", false),
+            ("R/metrics/x/y", false),
+        ] {
+            assert_eq!(Ref::parse(text).unwrap().replaceable(), replaceable, "{text}");
         }
     }
 }
