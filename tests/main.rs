@@ -8,6 +8,7 @@ mod faults;
 mod ledger_story;
 mod operators;
 mod oracle;
+mod report;
 mod scenarios;
 mod support;
 mod workers;

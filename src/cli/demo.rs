@@ -68,7 +68,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
 }
 
 /// A new folder in the system's temporary directory.
-fn temporary(name: &str) -> Result<PathBuf, Failure> {
+pub(super) fn temporary(name: &str) -> Result<PathBuf, Failure> {
     let root = std::env::temp_dir();
     for n in 0..10_000u32 {
         let dir = root.join(format!("ofs-demo-{name}-{}-{n}", std::process::id()));

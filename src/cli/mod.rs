@@ -1,6 +1,7 @@
 //! The command line: one file a command. A command parses, calls the library, prints (text or one JSON
 //! document on stdout, talk on stderr) and chooses the exit code.
 
+mod closure;
 mod completions;
 mod config;
 mod context;
@@ -100,6 +101,8 @@ enum Command {
     Report(report::Args),
     /// Play a fail-closed scenario on embedded real data; works in an empty directory.
     Demo(demo::Args),
+    /// The closure gate: everything that is owed, shown in a scratch workspace, with one evidence file.
+    Closure(closure::Args),
     /// The configuration: every value and where it comes from.
     #[command(subcommand)]
     Config(config::Args),
@@ -222,6 +225,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Events(args) => events::run(&context, &args),
         Command::Verify(args) => verify::run(&context, &args),
         Command::Report(args) => report::run(&context, &args),
+        Command::Closure(args) => closure::run(&context, &args),
         Command::Demo(args) => demo::run(&context, &args),
         Command::Config(args) => config::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),

@@ -84,7 +84,13 @@ fn print(run: &RunReport) {
     }
     for (name, c) in &metrics.labels {
         let percent = c.ratio_millionths().map_or("-".to_owned(), |r| format!("{}.{:02}%", r / 10_000, r % 10_000 / 100));
-        say(format!("labels      {}: {percent} of {} rows, {} conflict(s), {} late (excluded)", safe(name), grouped(c.targets), c.conflict, c.late));
+        say(format!(
+            "labels      {}: {percent} of {} rows, {} conflict(s), {} late (excluded)",
+            safe(name),
+            grouped(c.targets),
+            c.conflict,
+            c.late
+        ));
     }
     for (code, n) in &metrics.anomalies {
         say(format!("anomaly     {code}: {n}"));

@@ -49,13 +49,7 @@ pub struct Rule {
     pub recovers: &'static str,
 }
 
-const fn rule(
-    code: &'static str,
-    level: Level,
-    threshold: &'static str,
-    counts: &'static str,
-    recovers: &'static str,
-) -> Rule {
+const fn rule(code: &'static str, level: Level, threshold: &'static str, counts: &'static str, recovers: &'static str) -> Rule {
     Rule { code, level, threshold, counts, recovers }
 }
 
@@ -67,8 +61,20 @@ pub static RULES: [Rule; 6] = [
     rule("FAILED_TOTAL_RED", Level::Red, "failed_red", "runs that FAILED within the window and are not resolved", RETRIED),
     rule("ANOMALIES_RED", Level::Red, "anomalies_red", "refusals and failures of unresolved runs within the window", RETRIED),
     rule("ANOMALIES_AMBER", Level::Amber, "anomalies_amber", "refusals and failures of unresolved runs within the window", RETRIED),
-    rule("PUBLISH_PENDING_AMBER", Level::Amber, "pending_amber", "runs whose publication is pending", "each is published, cancelled or given up"),
-    rule("FACTS_UNSENT_AMBER", Level::Amber, "unsent_amber", "governance facts whose sending failed", "the store takes them (`ofs report` sends again)"),
+    rule(
+        "PUBLISH_PENDING_AMBER",
+        Level::Amber,
+        "pending_amber",
+        "runs whose publication is pending",
+        "each is published, cancelled or given up",
+    ),
+    rule(
+        "FACTS_UNSENT_AMBER",
+        Level::Amber,
+        "unsent_amber",
+        "governance facts whose sending failed",
+        "the store takes them (`ofs report` sends again)",
+    ),
 ];
 
 /// A rule that speaks.
@@ -128,7 +134,8 @@ fn found(world: &World<'_>, hours: u64) -> BTreeMap<&'static str, (u64, Vec<Stri
         (keys.len() as u64, keys)
     };
     let trouble = |r: &RunRow| r.reason_code.as_deref().is_some_and(anomaly);
-    let open: BTreeMap<&str, &RunRow> = world.runs.iter().filter(|r| !resolved(r) && trouble(r)).map(|r| (r.run_key.as_str(), *r)).collect();
+    let open: BTreeMap<&str, &RunRow> =
+        world.runs.iter().filter(|r| !resolved(r) && trouble(r)).map(|r| (r.run_key.as_str(), *r)).collect();
     let anomalies = world.reasons.iter().filter(|(key, at, code)| *at >= since && open.contains_key(key.as_str()) && anomaly(code));
     let anomalies: Vec<String> = anomalies.map(|(key, _, _)| key.clone()).collect();
     let (count, mut keys) = (anomalies.len() as u64, anomalies);

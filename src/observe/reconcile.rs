@@ -92,8 +92,7 @@ impl Difference {
 fn refs(row: &RunRow) -> BTreeMap<String, String> {
     let empty = Map::new();
     let named = row.result.as_ref().and_then(|r| r.get("evidence")).and_then(Value::as_object).unwrap_or(&empty);
-    let mut refs: BTreeMap<String, String> =
-        named.iter().filter_map(|(name, at)| Some((name.clone(), at.as_str()?.to_owned()))).collect();
+    let mut refs: BTreeMap<String, String> = named.iter().filter_map(|(name, at)| Some((name.clone(), at.as_str()?.to_owned()))).collect();
     if let Some(at) = row.manifest_ref.as_ref().filter(|_| row.status == Status::Done) {
         refs.insert("manifest".into(), at.clone());
         if let (Some(id), Some(run)) = (&row.manifest_id, &row.platform_run_id) {

@@ -1,6 +1,8 @@
-//! Operating the pipeline. So far: scenarios, each a scratch workspace that is damaged step by step and
-//! must be refused with one reason code (`ofs demo`), on the same pipeline that every command runs.
+//! Operating the pipeline: workers and their queue; scenarios, each a scratch workspace that is damaged
+//! step by step and must be refused with one reason code (`ofs demo`), on the same pipeline that every
+//! command runs; and the closure gate, which shows all of it in one run (`ofs closure`).
 
+pub mod closure;
 pub mod fault;
 pub mod mutate;
 pub mod open;

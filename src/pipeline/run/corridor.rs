@@ -196,6 +196,9 @@ impl<'a> Attempt<'a> {
             feature_set = format!("{}@{}", intent.feature_set_id, intent.feature_set_version),
             label_asof_utc = intent.labels.asof.to_string(),
             policy_revision = intent.policy_revision,
+            // Known once the pins are frozen.
+            plan_id = tracing::field::Empty,
+            manifest_id = tracing::field::Empty,
         )
     }
 
@@ -256,6 +259,9 @@ impl<'a> Attempt<'a> {
         self.env.check(Phase::Pins)?;
         let pinned = pin::prove(self.admitted.clone(), &self.env)?;
         self.host.ledger.identify(&self.lease, &pinned.id().fingerprint, &pinned.id().manifest_id)?;
+        let span = tracing::Span::current();
+        span.record("plan_id", pinned.plan().get("plan_id").and_then(Value::as_str).unwrap_or_default());
+        span.record("manifest_id", pinned.id().manifest_id.as_str());
         let facts = vec![
             ("data set", pinned.id().manifest_id.clone()),
             ("feature set", format!("{}@{}", pinned.group().name, pinned.group().version)),
