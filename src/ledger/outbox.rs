@@ -80,32 +80,28 @@ pub struct SignalRow {
     pub failures: u64,
 }
 
-/// The types of the facts that an event gives, in order; most events give none.
-fn types(event_type: &str, row: &RunRow) -> Vec<String> {
-    let kind = row.intent_kind.as_deref().unwrap_or_default();
-    let (stem, parity) = match kind {
-        "parity_rebuild" => ("PARITY", true),
-        "forensic_rebuild" => ("FORENSIC_REBUILD", false),
-        _ => ("DATASET_BUILD", false),
+/// The type of the fact that an event gives; most events give none.
+fn fact_type(event_type: &str, row: &RunRow) -> Option<String> {
+    let stem = match row.intent_kind.as_deref() {
+        Some("parity_rebuild") => "PARITY",
+        Some("forensic_rebuild") => "FORENSIC_REBUILD",
+        _ => "DATASET_BUILD",
     };
-    let ended = |how: &str| if parity { "PARITY_RESULT".to_owned() } else { format!("{stem}_{how}") };
-    let corrects = !superseded(row).is_empty();
-    let mut types = match event_type {
-        "INTENT_QUEUED" => vec![format!("{stem}_REQUESTED")],
-        "RUN_DONE" | "RUN_DONE_LATE" => vec![ended("COMPLETED")],
-        "RUN_FAILED" | "OPERATOR_FAIL" => vec![ended("FAILED")],
-        "RUN_CANCELLED" | "OPERATOR_CANCEL" => vec![format!("{stem}_CANCELLED")],
-        "PUBLISH_PENDING" => vec![format!("{stem}_PUBLISH_PENDING")],
-        "DATA_RESTORED" => vec!["DATASET_RESTORED".into()],
-        "INTENT_REJECTED" | "REQUEST_REFUSED" => vec!["REQUEST_REFUSED".into()],
-        _ => Vec::new(),
+    let how = match event_type {
+        "INTENT_QUEUED" => "REQUESTED",
+        // How a comparison came out is the fact, whichever way the run ended.
+        "RUN_DONE" | "RUN_DONE_LATE" | "RUN_FAILED" | "OPERATOR_FAIL" if stem == "PARITY" => "RESULT",
+        "RUN_DONE" | "RUN_DONE_LATE" => "COMPLETED",
+        "RUN_FAILED" | "OPERATOR_FAIL" => "FAILED",
+        "RUN_CANCELLED" | "OPERATOR_CANCEL" => "CANCELLED",
+        "PUBLISH_PENDING" => "PUBLISH_PENDING",
+        // These are what they are, whatever kind of run they happen to.
+        "DATA_RESTORED" => return Some("DATASET_RESTORED".into()),
+        "INTENT_REJECTED" | "REQUEST_REFUSED" => return Some("REQUEST_REFUSED".into()),
+        "BACKFILL_DECLARED" | "BACKFILL_COMPLETED" => return Some(event_type.to_owned()),
+        _ => return None,
     };
-    match event_type {
-        "INTENT_QUEUED" if corrects => types.push("BACKFILL_DECLARED".into()),
-        "RUN_DONE" | "RUN_DONE_LATE" if corrects => types.push("BACKFILL_COMPLETED".into()),
-        _ => {}
-    }
-    types
+    Some(format!("{stem}_{how}"))
 }
 
 fn superseded(row: &RunRow) -> &[Value] {
@@ -134,24 +130,23 @@ impl RunRow {
 }
 
 impl Change<'_> {
-    /// Puts the facts of an event into the outbox.
+    /// Puts the fact of an event into the outbox, where it has one.
     pub(super) fn tell(&self, event: &EventRow) -> Result<()> {
         const INSERT: &str = "INSERT INTO outbox (id, run_key, seq, kind, body_json, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        for fact_type in types(&event.event_type, &self.row) {
-            let payload = json!({"run_key": event.run_key, "seq": event.seq, "event_hash": event.hash, "fact_type": fact_type});
-            let id = format!("gf_{}", identity::recipe_digest("ofs.governance_fact.v1", &payload).chars().take(32).collect::<String>());
-            let body = json!({
-                "schema_version": "ofs.governance_fact.v1", "fact_id": id, "fact_type": fact_type, "family": FAMILY,
-                "platform_run_id": self.row.platform_run_id, "at_utc": event.at, "actor": event.actor,
-                "event": {"seq": event.seq, "type": event.event_type, "hash": event.hash}, "status": event.status,
-                "reason_code": event.reason_code, "attempt": self.row.attempt(), "end_class": self.row.end_class,
-                // By reference: what a fact points to holds the content.
-                "outcome": event.detail.get("outcome").or_else(|| event.detail.pointer("/parity/outcome")),
-                "receipt_ref": event.detail.get("receipt_ref"), "keys": self.row.correlation(),
-            });
-            let row = params![id, event.run_key, signed(event.seq)?, fact_type, encode(&body)?, event.at.0];
-            self.conn.prepare_cached(INSERT)?.execute(row)?;
-        }
+        let Some(fact_type) = fact_type(&event.event_type, &self.row) else { return Ok(()) };
+        let payload = json!({"run_key": event.run_key, "seq": event.seq, "event_hash": event.hash, "fact_type": fact_type});
+        let id = format!("gf_{}", identity::recipe_digest("ofs.governance_fact.v1", &payload).chars().take(32).collect::<String>());
+        let body = json!({
+            "schema_version": "ofs.governance_fact.v1", "fact_id": id, "fact_type": fact_type, "family": FAMILY,
+            "platform_run_id": self.row.platform_run_id, "at_utc": event.at, "actor": event.actor,
+            "event": {"seq": event.seq, "type": event.event_type, "hash": event.hash}, "status": event.status,
+            "reason_code": event.reason_code, "attempt": self.row.attempt(), "end_class": self.row.end_class,
+            // By reference: what a fact points to holds the content.
+            "outcome": event.detail.get("outcome").or_else(|| event.detail.pointer("/parity/outcome")),
+            "receipt_ref": event.detail.get("receipt_ref"), "keys": self.row.correlation(),
+        });
+        let row = params![id, event.run_key, signed(event.seq)?, fact_type, encode(&body)?, event.at.0];
+        self.conn.prepare_cached(INSERT)?.execute(row)?;
         Ok(())
     }
 }
@@ -314,9 +309,11 @@ mod tests {
         let (_, ledger) = in_memory();
         let kinds = [("p", "parity_rebuild"), ("f", "forensic_rebuild"), ("b", "dataset_build")];
         for (key, kind) in kinds {
-            let provenance = json!({"supersedes": if key == "b" { vec!["dm_1"] } else { vec![] }});
-            ledger.submit(&NewRun { intent_kind: kind.into(), provenance, ..new_run(key) }).unwrap();
+            ledger.submit(&NewRun { intent_kind: kind.into(), ..new_run(key) }).unwrap();
             let lease = ledger.start(key, ExecutionMode::Full, &elsewhere(1), 10).unwrap();
+            if key == "b" {
+                ledger.record(&lease, "BACKFILL_DECLARED", None, &json!({"supersedes": ["dm_1"]})).unwrap();
+            }
             ledger.finish(&lease, &done("R/m.json")).unwrap();
         }
         ledger.reject("r", None, None, None, crate::contract::ReasonCode::SchemaInvalid, &json!({})).unwrap();
@@ -324,7 +321,6 @@ mod tests {
         of.sort();
         let of: Vec<(&str, &str)> = of.iter().map(|(k, t)| (k.as_str(), t.as_str())).collect();
         let wanted = [
-            ("b", "BACKFILL_COMPLETED"),
             ("b", "BACKFILL_DECLARED"),
             ("b", "DATASET_BUILD_COMPLETED"),
             ("b", "DATASET_BUILD_REQUESTED"),
