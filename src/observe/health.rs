@@ -161,7 +161,8 @@ pub(super) fn judge(world: &World<'_>) -> Health {
             let (count, runs) = found.get(rule.code)?;
             let threshold = world.env.config.int("observe", rule.threshold);
             let runs = runs.iter().take(NAMED).cloned().collect();
-            (*count >= threshold).then(|| Reason { code: rule.code, level: rule.level, found: *count, threshold, runs })
+            let reason = Reason { code: rule.code, level: rule.level, found: *count, threshold, runs };
+            (*count >= threshold).then_some(reason)
         })
         .collect();
     Health { level: reasons.iter().map(|r| r.level).max().unwrap_or(Level::Green), reasons, window_hours }
