@@ -147,7 +147,10 @@ fn a_note_does_not_hide_that_a_run_is_stuck() {
     wait_for("the stall", PATIENCE, || stuck()[0]["stuck_reason"] == "QUEUED_NO_WORKER");
     w.ofs(&["note", TRAIN, "I look into it"]).expect(0);
     w.ofs(&["bundle", TRAIN, "-o", w.scratch().join("b.json").to_str().unwrap()]).expect(0);
-    assert_eq!((&stuck()[0]["stuck_reason"], last_event(&w, TRAIN)["event_type"].as_str()), (&json!("QUEUED_NO_WORKER"), Some("OPERATOR_BUNDLE")));
+    assert_eq!(
+        (&stuck()[0]["stuck_reason"], last_event(&w, TRAIN)["event_type"].as_str()),
+        (&json!("QUEUED_NO_WORKER"), Some("OPERATOR_BUNDLE"))
+    );
 }
 
 #[test]
@@ -163,7 +166,10 @@ fn every_ref_that_a_run_resolves_is_on_record_and_in_no_proof() {
     };
     let granted = |kinds: &[&str]| kinds.iter().map(|k| ((*k).to_owned(), "GRANTED".to_owned())).collect::<Vec<_>>();
     assert_eq!(told(&refs), granted(&["RUN_FACTS", "OWNERSHIP_BOUNDARY", "FEATURE_AUTHORITY", "LABEL_TIMELINE"]), "{refs}");
-    assert_eq!((&refs[0]["actor"], &refs[0]["lease_epoch"], &refs[0]["reason_code"]), (&json!("SYSTEM::ofs_worker"), &json!(1), &Value::Null));
+    assert_eq!(
+        (&refs[0]["actor"], &refs[0]["lease_epoch"], &refs[0]["reason_code"]),
+        (&json!("SYSTEM::ofs_worker"), &json!(1), &Value::Null)
+    );
     assert!(refs[0]["ref"].as_str().unwrap().starts_with(FLIGHTS_RUN) && refs[0]["purpose"].as_str().unwrap().len() > 5);
     // Asked again, nothing is resolved, so nothing more is on record.
     w.build("train");
@@ -180,7 +186,10 @@ fn every_ref_that_a_run_resolves_is_on_record_and_in_no_proof() {
     w.ofs(&["bundle", "request.denied", "-o", file.to_str().unwrap()]).expect(0);
     let bundle: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     let last = bundle["ref_audit"].as_array().unwrap().last().unwrap().clone();
-    assert_eq!((&last["ref_type"], &last["decision"], &last["reason_code"]), (&json!("PARITY_ANCHOR"), &json!("DENIED"), &json!("REF_SCOPE_MISMATCH")));
+    assert_eq!(
+        (&last["ref_type"], &last["decision"], &last["reason_code"]),
+        (&json!("PARITY_ANCHOR"), &json!("DENIED"), &json!("REF_SCOPE_MISMATCH"))
+    );
     // Who resolved what is about a run and never in what it proves.
     for (name, bytes) in w.tree(&format!("store/{FLIGHTS_RUN}/ofs/datasets")) {
         assert!(!String::from_utf8_lossy(&bytes).contains("SYSTEM::ofs_worker"), "{name}");

@@ -286,7 +286,10 @@ fn a_retry_is_queued_by_a_command_and_had_once() {
     let queue = || w.ofs(&["submit", "--publish-retry", TRAIN, "--json"]);
     let first = queue().expect(0).json();
     let id = first["request_id"].as_str().unwrap().to_owned();
-    assert_eq!((id.as_str(), &first["run_key"], &first["status"]), (&*format!("publish-retry.{key}.1"), &json!(key), &json!("PUBLISH_PENDING")));
+    assert_eq!(
+        (id.as_str(), &first["run_key"], &first["status"]),
+        (&*format!("publish-retry.{key}.1"), &json!(key), &json!("PUBLISH_PENDING"))
+    );
     let (file, events) = (w.text(&request_file(&id)), w.event_types(TRAIN));
     assert_eq!((events.last().unwrap().as_str(), queue().expect(0).json()), ("PUBLISH_RETRY_QUEUED", first));
     assert_eq!((w.text(&request_file(&id)), w.event_types(TRAIN)), (file, events));
@@ -305,7 +308,8 @@ fn a_retry_is_queued_by_a_command_and_had_once() {
 #[test]
 fn workers_that_race_try_a_failing_run_once() {
     let w = Workspace::flights().unguarded();
-    fs::remove_file(w.path(&format!("{}/offset=9.json", archive_folder(FLIGHTS_RUN, "fp.bus.traffic.flights.v1", 0, "kafka_offset")))).unwrap();
+    fs::remove_file(w.path(&format!("{}/offset=9.json", archive_folder(FLIGHTS_RUN, "fp.bus.traffic.flights.v1", 0, "kafka_offset"))))
+        .unwrap();
     submit(&w, "train").expect(0);
     let workers: Vec<_> = (0..4).map(|_| w.start(&["worker", "--once", "--json"])).collect();
     workers.into_iter().for_each(|child| drop(outcome(child).expect(0)));

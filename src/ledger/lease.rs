@@ -49,14 +49,7 @@ impl Ledger {
     ///
     /// # Errors
     /// As of [`Ledger::start`].
-    pub fn start_after(
-        &self,
-        run_key: &str,
-        mode: ExecutionMode,
-        seen: Option<u32>,
-        owner: &Owner,
-        lease_us: i64,
-    ) -> Result<Lease> {
+    pub fn start_after(&self, run_key: &str, mode: ExecutionMode, seen: Option<u32>, owner: &Owner, lease_us: i64) -> Result<Lease> {
         self.change(run_key, |c| {
             let unseen = c.row.status == Status::Failed && seen.is_some_and(|seen| seen != c.row.full_run_attempts);
             match (c.row.status, mode) {

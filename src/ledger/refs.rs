@@ -63,7 +63,8 @@ impl Ledger {
     /// # Errors
     /// `LeaseLost` for an owner that was superseded; `Io`, `Corrupt`, `ReadOnly`.
     pub fn ref_resolved(&self, run_key: &str, lease: Option<&Lease>, resolution: &Resolution) -> Result<()> {
-        const INSERT: &str = "INSERT INTO ref_audit SELECT coalesce(max(seq), 0) + 1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13
+        const INSERT: &str =
+            "INSERT INTO ref_audit SELECT coalesce(max(seq), 0) + 1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13
             FROM ref_audit";
         let short = |text: &str| clip(text, MAX_TEXT).into_owned();
         self.write(|tx| {
@@ -152,10 +153,16 @@ mod tests {
         ledger.ref_resolved("j", None, &resolution(Some(ReasonCode::RefScopeMismatch))).unwrap();
         let rows = ledger.ref_rows(None).unwrap();
         assert_eq!(rows.iter().map(|r| (r.seq, r.run_key.as_str())).collect::<Vec<_>>(), [(1, "k"), (2, "j")]);
-        assert_eq!((rows[0].decision.as_str(), rows[0].resolved.as_deref(), rows[0].given.as_str()), ("GRANTED", Some("R/f"), "R/\u{1b}[2J"));
+        assert_eq!(
+            (rows[0].decision.as_str(), rows[0].resolved.as_deref(), rows[0].given.as_str()),
+            ("GRANTED", Some("R/f"), "R/\u{1b}[2J")
+        );
         assert_eq!((rows[0].actor.as_str(), rows[0].by.as_str(), rows[0].at), ("SYSTEM::x", ACTOR, START));
         let denied = ledger.ref_rows(Some("j")).unwrap().remove(0);
-        assert_eq!((denied.decision.as_str(), denied.reason_code.as_deref(), denied.message.as_deref()), ("DENIED", Some("REF_SCOPE_MISMATCH"), Some("why")));
+        assert_eq!(
+            (denied.decision.as_str(), denied.reason_code.as_deref(), denied.message.as_deref()),
+            ("DENIED", Some("REF_SCOPE_MISMATCH"), Some("why"))
+        );
         for (sql, why) in [
             ("UPDATE ref_audit SET decision = 'GRANTED'", "append-only"),
             ("DELETE FROM ref_audit", "append-only"),

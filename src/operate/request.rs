@@ -406,7 +406,10 @@ mod tests {
             value["inputs"]["supersedes_manifest_refs"] = json!([given]);
             let Command::Build(request) = parse(value.to_string().as_bytes(), NAME, &run).unwrap().command else { panic!("a build") };
             let admitted = admit::prove(&request.intent, request.supersession, &run).unwrap();
-            assert_eq!((admitted.superseded(), admitted.superseded_as_given()), ([id.clone()].as_slice(), [resolved_as.clone()].as_slice()));
+            assert_eq!(
+                (admitted.superseded(), admitted.superseded_as_given()),
+                ([id.clone()].as_slice(), [resolved_as.clone()].as_slice())
+            );
         }
         value["inputs"]["supersedes_manifest_refs"] = json!(["../x"]);
         let Command::Build(request) = parse(value.to_string().as_bytes(), NAME, &run).unwrap().command else { panic!("a build") };

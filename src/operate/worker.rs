@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 
 use super::request::{self, Command, Invocation, JobRequest, RECEIPTS, REQUESTS};
 use super::submit::MAX_BYTES;
-use crate::contract::intent::request_id_valid;
 use crate::contract::ReasonCode;
+use crate::contract::intent::request_id_valid;
 use crate::identity;
 use crate::ledger::{Head, Ledger, LedgerError, Owner, RunRow, Status};
 use crate::pipeline::admit::{self, Admitted};
