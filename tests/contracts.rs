@@ -205,6 +205,55 @@ fn what_is_published_and_printed_fits_its_schema() {
 }
 
 #[test]
+fn requests_receipts_and_actions_fit_their_schemas() {
+    let w = Workspace::flights();
+    let (requests, receipts, actions) = (schema("ofs_job_request_v0"), schema("ofs_job_invocation_receipt_v0"), schema("action_v1"));
+    let manifest = w.build("train")["dataset"]["manifest_id"].as_str().unwrap().to_owned();
+    w.intent("second", "train", |i| i["request_id"] = json!("request.second"));
+    let (train, second) = (w.path("intents/train.json"), w.path("intents/second.json"));
+    let (train, second) = (train.to_str().unwrap(), second.to_str().unwrap());
+    w.ofs(&["submit", train]).expect(0);
+    w.ofs(&["submit", second, "--supersedes", &manifest, "--reason", "late labels"]).expect(0);
+    let folder = format!("store/{FLIGHTS_RUN}/ofs/job_requests");
+    w.write(&format!("{folder}/a.broken.request.json"), "{}");
+    w.ofs(&["worker", "--once"]).expect(0);
+    let blocked = format!("store/{FLIGHTS_RUN}/ofs/manifests_nontraining");
+    w.write(&blocked, "in the way");
+    w.ofs(&["submit", w.path("intents/audit.json").to_str().unwrap()]).expect(0);
+    w.ofs(&["worker", "--once"]).expect(0);
+    let audit = "nycflights13.audit.2013-01-01.2013-01-02";
+    w.ofs(&["submit", "--publish-retry", audit]).expect(0);
+    w.ofs(&["worker", "--once"]).expect(0);
+    let mut commands = BTreeSet::new();
+    for (name, bytes) in w.tree(&folder).into_iter().filter(|(name, _)| name != "a.broken.request.json") {
+        let request: Value = serde_json::from_slice(&bytes).unwrap();
+        valid(&requests, &name, &request);
+        commands.insert(request["command"].as_str().unwrap().to_owned());
+        let mut more = request.clone();
+        more["extra"] = json!(1);
+        assert!(!requests.is_valid(&more));
+    }
+    assert_eq!(commands.into_iter().collect::<Vec<_>>(), ["dataset_build", "publish_retry"]);
+    assert!(!requests.is_valid(&json!({})));
+    let mut ends = BTreeSet::new();
+    for (name, bytes) in w.tree(&format!("store/{FLIGHTS_RUN}/ofs/job_invocations")) {
+        let receipt: Value = serde_json::from_slice(&bytes).unwrap();
+        valid(&receipts, &name, &receipt);
+        ends.insert(receipt["status"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(ends.into_iter().collect::<Vec<_>>(), ["ALREADY_DONE", "DONE", "FAILED", "PUBLISH_PENDING"]);
+    let file = w.scratch().join("b.json");
+    for args in [
+        vec!["note", audit, "look at the store"],
+        vec!["bundle", audit, "-o", file.to_str().unwrap()],
+        vec!["cancel", audit, "--reason", "not needed"],
+    ] {
+        let told = w.ofs(&[args.as_slice(), &["--json"]].concat()).expect(0).json();
+        valid(&actions, args[0], &told);
+    }
+}
+
+#[test]
 fn the_fixture_fits_the_schemas_of_its_records() {
     let w = Workspace::flights();
     let (records, assertions, facts) = (schema("archive_event_record_v0"), schema("label_assertion_v0"), schema("run_facts_view_v0"));

@@ -127,6 +127,7 @@ fn environment(root: &Path, store: Arc<dyn Store>) -> Env {
         cancel: CancellationToken::new(),
         progress: Arc::new(Progress::default()),
         attempt: "test".into(),
+        audit: Arc::new(ofs::store::Unrecorded),
     }
 }
 

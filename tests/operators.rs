@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ofs::config::Config;
-use ofs::ledger::Ledger;
+use ofs::ledger::{Ledger, Order};
 use ofs::operate::fault::{Fault, FaultyStore, until_killed};
 use ofs::pipeline::admit::Supersession;
 use ofs::pipeline::gate::Env;
 use ofs::pipeline::progress::Progress;
 use ofs::pipeline::run::{self, Host, Request, StopSignal, Unattended};
-use ofs::store::LocalStore;
+use ofs::store::{LocalStore, Unrecorded};
 use ofs::time::SystemClock;
 use serde_json::{Value, json};
 
@@ -34,11 +34,10 @@ fn under_way(w: &Workspace) -> Child {
     child
 }
 
-/// A build that dies right before it puts its manifest, so that its commit is unsettled.
-fn killed_at_the_manifest(w: &Workspace) {
+/// What a build of the train intent runs in, with a fault.
+fn house(w: &Workspace, fault: Fault) -> (Env, Host, Request) {
     let config = Arc::new(Config::load(Some(&w.root()), &w.root(), &BTreeMap::new()).unwrap());
     let store = LocalStore::open(&config.path("object_store")).unwrap();
-    let fault = Fault { die_before: Some("/manifests/".into()), ..Fault::default() };
     let clock = Arc::new(SystemClock);
     let host = Host {
         ledger: Arc::new(Ledger::open(&config.path("ledger"), clock.clone(), "HUMAN::tester").unwrap()),
@@ -53,9 +52,15 @@ fn killed_at_the_manifest(w: &Workspace) {
         cancel: Default::default(),
         progress: Arc::new(Progress::default()),
         attempt: "p1".into(),
+        audit: Arc::new(Unrecorded),
     };
     let intent = fs::read(w.path("intents/train.json")).unwrap();
-    let request = Request { intent, supersession: Supersession::default() };
+    (env, host, Request { intent, supersession: Supersession::default() })
+}
+
+/// A build that dies right before it puts its manifest, so that its commit is unsettled.
+fn killed_at_the_manifest(w: &Workspace) {
+    let (env, host, request) = house(w, Fault { die_before: Some("/manifests/".into()), ..Fault::default() });
     assert!(until_killed(|| run::run(&request, &env, &host, &Unattended)).is_none());
 }
 
@@ -92,6 +97,8 @@ fn a_live_build_of_another_process_is_called_off() {
         let events = w.events(LARGE);
         let asked = events.iter().find(|e| e["event_type"] == format!("OPERATOR_{}_REQUESTED", command.to_uppercase())).unwrap();
         assert_eq!((&asked["actor"], &asked["detail"]["reason"]), (&json!("HUMAN::ada"), &json!("wrong day")));
+        let took = moment(events.last().unwrap()) - moment(asked);
+        assert!(took < 2_000_000, "the owner obeyed after {took} us");
         let message = events.last().unwrap()["detail"]["message"].as_str().unwrap();
         assert!(message.contains("HUMAN::ada") && message.contains("wrong day"), "{message}");
         // The same request again starts nothing.
@@ -99,6 +106,93 @@ fn a_live_build_of_another_process_is_called_off() {
         assert_eq!(again.json()["outcome"], "DUPLICATE");
         // Neither does the same order.
         w.ofs(&[command, LARGE, "--reason", "again", "--json"]).refused(3, "INVALID_TRANSITION");
+    }
+}
+
+/// A moment in the ledger, in micros.
+fn moment(event: &Value) -> i64 {
+    ofs::time::Instant::parse(event["at_utc"].as_str().unwrap()).unwrap().0
+}
+
+#[test]
+fn a_run_called_off_during_its_publication_leaves_no_index() {
+    let w = Workspace::flights();
+    let (env, host, request) = house(&w, Fault::default());
+    let ledger = host.ledger.clone();
+    let order = move || {
+        let key = ledger.run_by_request(TRAIN).unwrap().unwrap().run_key;
+        ledger.order(Order::Cancel, &key, "the wrong day").unwrap();
+    };
+    let store = FaultyStore::new(env.store.clone(), Fault { overtaken_before: Some("/evidence/features.json".into()), ..Fault::default() });
+    let env = Env { store: Arc::new(store.overtaken(Box::new(order))), ..env };
+    let result = run::run(&request, &env, &host, &Unattended).unwrap();
+    assert_eq!(result.text("/status"), "CANCELLED");
+    let left: Vec<String> = w.published(FLIGHTS_RUN).into_keys().collect();
+    assert!(left.iter().all(|name| !name.ends_with("index.json") && !name.starts_with("manifests")), "{left:?}");
+    assert_eq!(w.tree(&format!("store/{FLIGHTS_RUN}/ofs/publication_receipts")).len(), 0);
+    // The same meaning under another request goes on from there.
+    w.intent("again", "train", |i| i["request_id"] = json!("request.again"));
+    let done = w.build("again");
+    let reference = Workspace::flights();
+    reference.build("train");
+    assert_eq!((done["outcome"].as_str(), w.published(FLIGHTS_RUN)), (Some("NEW"), reference.published(FLIGHTS_RUN)));
+}
+
+#[test]
+fn a_note_does_not_hide_that_a_run_is_stuck() {
+    let w = Workspace::flights();
+    w.write("ofs.toml", "[launcher]\nstall_seconds = 1\n");
+    w.ofs(&["submit", w.path("intents/train.json").to_str().unwrap(), "--json"]).expect(0);
+    let stuck = || w.ofs(&["runs", "--stuck", "--json"]).expect(0).json()["runs"].clone();
+    wait_for("the stall", PATIENCE, || stuck()[0]["stuck_reason"] == "QUEUED_NO_WORKER");
+    w.ofs(&["note", TRAIN, "I look into it"]).expect(0);
+    w.ofs(&["bundle", TRAIN, "-o", w.scratch().join("b.json").to_str().unwrap()]).expect(0);
+    assert_eq!(
+        (&stuck()[0]["stuck_reason"], last_event(&w, TRAIN)["event_type"].as_str()),
+        (&json!("QUEUED_NO_WORKER"), Some("OPERATOR_BUNDLE"))
+    );
+}
+
+#[test]
+fn every_ref_that_a_run_resolves_is_on_record_and_in_no_proof() {
+    let w = Workspace::flights();
+    let plan = w.ofs(&["plan", w.path("intents/train.json").to_str().unwrap(), "--json"]).expect(0);
+    assert!(plan.json()["feasible"] == true && !w.path("state/ledger.db").exists());
+    w.build("train");
+    let refs = w.ofs(&["show", TRAIN, "--json"]).expect(0).json()["refs"].clone();
+    let told = |refs: &Value| -> Vec<(String, String)> {
+        let text = |v: &Value| v.as_str().unwrap().to_owned();
+        refs.as_array().unwrap().iter().map(|r| (text(&r["ref_type"]), text(&r["decision"]))).collect()
+    };
+    let granted = |kinds: &[&str]| kinds.iter().map(|k| ((*k).to_owned(), "GRANTED".to_owned())).collect::<Vec<_>>();
+    assert_eq!(told(&refs), granted(&["RUN_FACTS", "OWNERSHIP_BOUNDARY", "FEATURE_AUTHORITY", "LABEL_TIMELINE"]), "{refs}");
+    assert_eq!(
+        (&refs[0]["actor"], &refs[0]["lease_epoch"], &refs[0]["reason_code"]),
+        (&json!("SYSTEM::ofs_worker"), &json!(1), &Value::Null)
+    );
+    assert!(refs[0]["ref"].as_str().unwrap().starts_with(FLIGHTS_RUN) && refs[0]["purpose"].as_str().unwrap().len() > 5);
+    // Asked again, nothing is resolved, so nothing more is on record.
+    w.build("train");
+    assert_eq!(w.ofs(&["show", TRAIN, "--json"]).expect(0).json()["refs"], refs);
+    // A denial is on record, for everybody to see, and blocks.
+    w.intent("denied", "train", |i| {
+        i["request_id"] = json!("request.denied");
+        i["parity_anchor_ref"] = json!("platform_elsewhere/anchor.json");
+    });
+    w.run("denied").refused(3, "REF_SCOPE_MISMATCH");
+    let shown = w.ofs(&["show", "request.denied"]).expect(0).out;
+    assert!(shown.contains("platform_elsewhere/anchor.json as PARITY_ANCHOR: REF_SCOPE_MISMATCH"), "{shown}");
+    let file = w.scratch().join("denied.json");
+    w.ofs(&["bundle", "request.denied", "-o", file.to_str().unwrap()]).expect(0);
+    let bundle: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let last = bundle["ref_audit"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(
+        (&last["ref_type"], &last["decision"], &last["reason_code"]),
+        (&json!("PARITY_ANCHOR"), &json!("DENIED"), &json!("REF_SCOPE_MISMATCH"))
+    );
+    // Who resolved what is about a run and never in what it proves.
+    for (name, bytes) in w.tree(&format!("store/{FLIGHTS_RUN}/ofs/datasets")) {
+        assert!(!String::from_utf8_lossy(&bytes).contains("SYSTEM::ofs_worker"), "{name}");
     }
 }
 

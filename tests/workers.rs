@@ -148,7 +148,11 @@ fn requests_that_cannot_be_read_cost_a_receipt_and_never_the_queue() {
     let bad =
         ["a.empty.object", "a.garbage.file", "a_name_rm_-rf", "short", "a.foreign.name", "a.not.utf8", "a.link.outside", "zz.bad.request"];
     for name in bad {
-        let code = if name == "zz.bad.request" { "REQUEST_COMMAND_UNSUPPORTED" } else { "REQUEST_INVALID" };
+        let code = match name {
+            "zz.bad.request" => "REQUEST_COMMAND_UNSUPPORTED",
+            "a.link.outside" => "REF_ACCESS_DENIED",
+            _ => "REQUEST_INVALID",
+        };
         assert_eq!((processed.get(name).map(String::as_str), errors(&w, name)), (Some("FAILED"), vec![code.to_owned()]), "{name}");
         // Nothing that was refused is invisible.
         let key = receipt(&w, name, 1)["run_key"].as_str().unwrap().to_owned();
@@ -270,6 +274,77 @@ fn a_pending_publication_is_retried_by_request_from_the_runs_own_draft() {
     assert_eq!(w.row(TRAIN)["status"], "DONE");
     once(&w);
     assert_eq!(once(&w), []);
+}
+
+#[test]
+fn a_retry_is_queued_by_a_command_and_had_once() {
+    let w = Workspace::flights();
+    let blocked = format!("store/{FLIGHTS_RUN}/ofs/manifests");
+    w.write(&blocked, "in the way");
+    w.run("train").refused(4, "COMMIT_FAILED");
+    let key = w.row(TRAIN)["run_key"].as_str().unwrap().to_owned();
+    let queue = || w.ofs(&["submit", "--publish-retry", TRAIN, "--json"]);
+    let first = queue().expect(0).json();
+    let id = first["request_id"].as_str().unwrap().to_owned();
+    assert_eq!(
+        (id.as_str(), &first["run_key"], &first["status"]),
+        (&*format!("publish-retry.{key}.1"), &json!(key), &json!("PUBLISH_PENDING"))
+    );
+    let (file, events) = (w.text(&request_file(&id)), w.event_types(TRAIN));
+    assert_eq!((events.last().unwrap().as_str(), queue().expect(0).json()), ("PUBLISH_RETRY_QUEUED", first));
+    assert_eq!((w.text(&request_file(&id)), w.event_types(TRAIN)), (file, events));
+    fs::remove_file(w.path(&blocked)).unwrap();
+    let workers: Vec<_> = (0..3).map(|_| w.start(&["worker", "--once", "--json"])).collect();
+    workers.into_iter().for_each(|child| drop(outcome(child).expect(0)));
+    let all: Vec<Value> = receipts(&w, FLIGHTS_RUN, &id).into_values().map(|r| r["status"].clone()).collect();
+    assert_eq!((&w.row(TRAIN)["status"], all), (&json!("DONE"), vec![json!("DONE")]));
+    let asked = w.event_types(TRAIN).iter().filter(|t| *t == "PUBLISH_RETRY_REQUESTED").count();
+    assert_eq!(asked, 1);
+    queue().refused(3, "RETRY_NOT_PENDING");
+    w.ofs(&["submit", "--publish-retry", "nobody", "--json"]).refused(2, "RUN_NOT_FOUND");
+    w.ofs(&["submit", "--json"]).expect(2);
+}
+
+#[test]
+fn workers_that_race_try_a_failing_run_once() {
+    let w = Workspace::flights().unguarded();
+    fs::remove_file(w.path(&format!("{}/offset=9.json", archive_folder(FLIGHTS_RUN, "fp.bus.traffic.flights.v1", 0, "kafka_offset"))))
+        .unwrap();
+    submit(&w, "train").expect(0);
+    let workers: Vec<_> = (0..4).map(|_| w.start(&["worker", "--once", "--json"])).collect();
+    workers.into_iter().for_each(|child| drop(outcome(child).expect(0)));
+    let types = w.event_types(TRAIN);
+    assert_eq!(types.iter().filter(|t| *t == "RUN_STARTED").count(), 1, "{types:?}");
+    assert_eq!(errors(&w, TRAIN), ["REPLAY_INCOMPLETE"]);
+}
+
+#[test]
+fn a_request_that_waits_for_its_run_is_resolved_once() {
+    let w = large(60_000);
+    w.write("ofs.toml", "[launcher]\nrequest_poll_seconds = 0.1\n");
+    submit(&w, "x").expect(0);
+    let owner = w.start(&["run", w.path("intents/x.json").to_str().unwrap(), "--json"]);
+    wait_for("a running build", Duration::from_secs(60), || w.event_types("request.large").iter().any(|t| t == "PHASE_ENTERED"));
+    signal(&owner, "STOP");
+    let key = w.row("request.large")["run_key"].clone();
+    let run = "platform_20260301T000000Z";
+    let request = json!({
+        "schema_version": "learning.ofs_job_request.v0", "request_id": "retry.waits", "command": "publish_retry", "platform_run_id": run,
+        "submitted_at_utc": "2026-01-01T00:00:00Z", "run_config_digest": "x", "run_key": key,
+    });
+    w.write(&format!("store/{run}/ofs/job_requests/retry.waits.json"), request.to_string());
+    let ledger = || w.ofs(&["runs", "--json"]).expect(0).json()["workers_alive"].clone();
+    let worker = w.start(&["worker"]);
+    wait_for("the worker", Duration::from_secs(20), || ledger() == 1);
+    let written = || fs::metadata(w.path("state/ledger.db-wal")).unwrap().modified().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let before = written();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(written(), before, "waiting writes nothing");
+    signal(&worker, "TERM");
+    assert_eq!(outcome(worker).code, 143);
+    signal(&owner, "CONT");
+    assert_eq!(outcome(owner).expect(0).json()["status"], "DONE");
 }
 
 #[test]

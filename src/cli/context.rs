@@ -12,7 +12,7 @@ use crate::ledger::{Ledger, LedgerError, Owner, RunRow};
 use crate::pipeline::gate::Env;
 use crate::pipeline::progress::Progress;
 use crate::pipeline::run::{Host, StopSignal};
-use crate::store::LocalStore;
+use crate::store::{LocalStore, Unrecorded};
 use crate::time::{Clock, SystemClock};
 
 /// The configuration and the clock of one command.
@@ -53,6 +53,7 @@ impl Context {
             cancel: CancellationToken::new(),
             progress: Arc::new(Progress::default()),
             attempt: format!("p{}", std::process::id()),
+            audit: Arc::new(Unrecorded),
         })
     }
 

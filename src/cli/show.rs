@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::runs::{next, row_json, stuck, workers};
 use super::{Context, Outcome, document, say};
-use crate::ledger::{EventRow, Ledger, LedgerError, RunRow, Status};
+use crate::ledger::{EventRow, Ledger, LedgerError, RefRow, RunRow, Status};
 use crate::pipeline::Phase;
 use crate::text::safe;
 use crate::time::span;
@@ -21,9 +21,11 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     let row = context.find_run(&ledger, &args.run)?;
     let gates = gates(&ledger, &row)?;
     let workers = workers(context, &ledger)?;
+    let refs = ledger.ref_rows(Some(&row.run_key))?;
     if context.json {
+        let refs: Vec<Value> = refs.iter().map(RefRow::to_json).collect();
         document(
-            &json!({"schema_version": "ofs.run.v1", "run": row_json(context, &row, workers), "intent": row.intent, "gates": gates, "actions": row.actions()}),
+            &json!({"schema_version": "ofs.run.v1", "run": row_json(context, &row, workers), "intent": row.intent, "gates": gates, "actions": row.actions(), "refs": refs}),
         );
         return Ok(0);
     }
@@ -57,6 +59,10 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     for gate in &gates {
         let text = |key: &str| gate.get(key).and_then(Value::as_str).unwrap_or("-");
         say(format!("  {:<12} {:<12} {}", text("phase"), text("result"), text("evidence")));
+    }
+    for denied in refs.iter().filter(|r| r.decision == "DENIED") {
+        let code = denied.reason_code.as_deref().unwrap_or_default();
+        say(format!("denied   {} {} as {}: {code}", denied.at, safe(&denied.given), denied.ref_type));
     }
     say(format!("actions  {}", row.actions().join(", ")));
     Ok(0)

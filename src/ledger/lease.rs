@@ -41,13 +41,23 @@ impl Ledger {
     /// # Errors
     /// `Busy` under a live lease, `InvalidTransition`, `NotFound`, `Io`, `Corrupt`, `ReadOnly`.
     pub fn start(&self, run_key: &str, mode: ExecutionMode, owner: &Owner, lease_us: i64) -> Result<Lease> {
+        self.start_after(run_key, mode, None, owner, lease_us)
+    }
+
+    /// [`Ledger::start`] by somebody who saw the run with `seen` full attempts: of several who see one
+    /// failure, or one request in the queue, only the first begins a new attempt.
+    ///
+    /// # Errors
+    /// As of [`Ledger::start`].
+    pub fn start_after(&self, run_key: &str, mode: ExecutionMode, seen: Option<u32>, owner: &Owner, lease_us: i64) -> Result<Lease> {
         self.change(run_key, |c| {
+            let unseen = c.row.status == Status::Failed && seen.is_some_and(|seen| seen != c.row.full_run_attempts);
             match (c.row.status, mode) {
                 (Status::Running, _) => take_over(c, owner, lease_us)?,
                 (Status::Queued, ExecutionMode::Full) | (Status::PublishPending, ExecutionMode::PublishOnly) => {
                     begin(c, mode, owner, lease_us)?
                 }
-                (Status::Failed, ExecutionMode::Full) if c.row.retryable() => begin(c, mode, owner, lease_us)?,
+                (Status::Failed, ExecutionMode::Full) if c.row.retryable() && !unseen => begin(c, mode, owner, lease_us)?,
                 _ => return Err(c.row.illegal(format!("start {mode}"))),
             }
             Ok(Lease { run_key: run_key.to_owned(), epoch: c.row.lease_epoch })
@@ -71,6 +81,20 @@ impl Ledger {
             let now = self.clock.now();
             let beat = params![lease.run_key, signed(lease.epoch)?, now.plus_micros(lease_us).0, progress, now.0];
             let found = tx.prepare_cached(BEAT)?.query_row(beat, |row| row.get::<_, Option<String>>(0)).optional()?;
+            let Some(request) = found else { return Err(lost(tx, lease)?) };
+            request.map(|text| OperatorRequest::from_json(&decode(&text)?)).transpose()
+        })
+    }
+
+    /// The end that an operator has asked the owner of a lease to make, if one has. Writes nothing.
+    ///
+    /// # Errors
+    /// `LeaseLost`, `NotFound`, `Io`, `Corrupt`.
+    pub fn asked(&self, lease: &Lease) -> Result<Option<OperatorRequest>> {
+        const ASKED: &str = "SELECT operator_request_json FROM runs WHERE run_key = ?1 AND lease_epoch = ?2 AND status = 'RUNNING'";
+        self.read(|tx| {
+            let held = params![lease.run_key, signed(lease.epoch)?];
+            let found = tx.prepare_cached(ASKED)?.query_row(held, |row| row.get::<_, Option<String>>(0)).optional()?;
             let Some(request) = found else { return Err(lost(tx, lease)?) };
             request.map(|text| OperatorRequest::from_json(&decode(&text)?)).transpose()
         })
@@ -161,6 +185,19 @@ mod tests {
         let detail = ledger.events("k", 1).unwrap().remove(0).detail;
         assert_eq!(detail, json!({"mode": "FULL", "attempt": 1, "epoch": 1, "owner": elsewhere(1)}));
         assert_eq!(ledger.start("nobody", ExecutionMode::Full, &elsewhere(1), 1).unwrap_err(), LedgerError::NotFound("nobody".into()));
+    }
+
+    #[test]
+    fn of_two_who_see_one_failure_only_the_first_tries_again() {
+        let (_, ledger) = in_memory();
+        ledger.submit(&new_run("k")).unwrap();
+        let start = |seen| ledger.start_after("k", ExecutionMode::Full, Some(seen), &elsewhere(1), 1_000);
+        ledger.finish(&start(0).unwrap(), &failed("SOURCE_IO")).unwrap();
+        // One who saw it in the queue begins nothing once it has failed, nor one who saw an earlier failure.
+        assert!(matches!(start(0), Err(LedgerError::InvalidTransition { .. })));
+        ledger.finish(&start(1).unwrap(), &failed("SOURCE_IO")).unwrap();
+        assert!(matches!(start(1), Err(LedgerError::InvalidTransition { .. })));
+        assert_eq!(ledger.run("k").unwrap().unwrap().full_run_attempts, 2);
     }
 
     #[test]

@@ -216,7 +216,7 @@ impl Ledger {
     pub fn note(&self, run_key: &str, text: &str) -> Result<RunRow> {
         check_text(text)?;
         self.change(run_key, |c| {
-            told(c, "OPERATOR_NOTE", "note", None, json!({"text": text}))?;
+            remarked(c, "OPERATOR_NOTE", "note", json!({"text": text}))?;
             Ok(c.row.clone())
         })
     }
@@ -249,8 +249,17 @@ impl Ledger {
     /// # Errors
     /// `NotFound`, `Io`, `Corrupt`, `ReadOnly`.
     pub fn bundled(&self, run_key: &str, detail: &Value) -> Result<()> {
-        self.change(run_key, |c| told(c, "OPERATOR_BUNDLE", "bundle", None, detail.clone()))
+        self.change(run_key, |c| remarked(c, "OPERATOR_BUNDLE", "bundle", detail.clone()))
     }
+}
+
+/// Puts what an operator did beside a run's work into events and audit: a note must not make a run that nobody
+/// works on look as if something had happened to it.
+fn remarked(c: &mut Change<'_>, event: &str, action: &str, detail: Value) -> Result<()> {
+    let updated = c.row.updated;
+    told(c, event, action, None, detail)?;
+    c.row.updated = updated;
+    Ok(())
 }
 
 /// Puts what an operator did into the run's events and into the audit.

@@ -68,7 +68,7 @@ pub struct RunRow {
     pub provenance: Option<Value>,
     /// When the record was made.
     pub created: Instant,
-    /// When its latest event happened.
+    /// When something happened to it last; notes and bundles are about it and do not count.
     pub updated: Instant,
     /// When the latest attempt started.
     pub started: Option<Instant>,
@@ -225,7 +225,7 @@ impl RunRow {
             execution_mode: ExecutionMode::parse(&mode).ok_or_else(|| LedgerError::Corrupt(format!("unknown mode {mode}")))?,
             full_run_attempts: row.get("full_run_attempts")?,
             publish_retry_attempts: row.get("publish_retry_attempts")?,
-            retries_granted: row.get("retries_granted")?,
+            retries_granted: later(row, "retries_granted")?,
             phase: text("phase")?,
             reason_code: text("reason_code")?,
             reason: json("reason_json")?,
@@ -241,7 +241,9 @@ impl RunRow {
             progress: json("progress_json")?,
             last_progress: instant("last_progress_us")?,
             paused_since: instant("paused_since_us")?,
-            operator_request: json("operator_request_json")?.as_ref().map(OperatorRequest::from_json).transpose()?,
+            operator_request: later::<Option<String>>(row, "operator_request_json")?
+                .map(|text| OperatorRequest::from_json(&decode(&text)?))
+                .transpose()?,
             provenance: json("provenance_json")?,
             created: Instant(row.get("created_us")?),
             updated: Instant(row.get("updated_us")?),
@@ -274,6 +276,14 @@ impl RunRow {
             ":last_hash": self.last_hash,
         })?;
         Ok(())
+    }
+}
+
+/// A column that the first version of the schema lacks: a ledger that is only read stays as it is.
+fn later<T: rusqlite::types::FromSql + Default>(row: &Row<'_>, column: &str) -> Result<T> {
+    match row.get(column) {
+        Err(rusqlite::Error::InvalidColumnName(_)) => Ok(T::default()),
+        other => Ok(other?),
     }
 }
 

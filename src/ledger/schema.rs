@@ -8,7 +8,7 @@ use super::{LedgerError, Result};
 const APPLICATION_ID: i64 = 0x6f66_734c;
 
 /// One batch a version; version N is reached by running the first N. Never edit one that was released.
-const MIGRATIONS: &[&str] = &[V1, V2, V3];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
 
 const V1: &str = "
 CREATE TABLE runs (
@@ -157,6 +157,35 @@ CREATE TABLE signals (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// The audit of protected refs: one record of each resolution.
+const V4: &str = "
+CREATE TABLE ref_audit (
+    seq INTEGER PRIMARY KEY,
+    at_us INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    by TEXT NOT NULL,
+    host TEXT NOT NULL,
+    run_key TEXT NOT NULL,
+    lease_epoch INTEGER,
+    ref_type TEXT NOT NULL,
+    purpose TEXT NOT NULL,
+    given TEXT NOT NULL,
+    resolved TEXT,
+    decision TEXT NOT NULL CHECK (decision IN ('GRANTED', 'DENIED')),
+    reason_code TEXT,
+    message TEXT,
+    CHECK ((decision = 'DENIED') = (reason_code IS NOT NULL))
+) STRICT;
+CREATE INDEX ref_audit_by_run ON ref_audit (run_key, seq);
+CREATE TRIGGER ref_audit_gapless BEFORE INSERT ON ref_audit
+WHEN NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM ref_audit)
+BEGIN SELECT RAISE(ABORT, 'ref_audit has no gaps'); END;
+CREATE TRIGGER ref_audit_no_update BEFORE UPDATE ON ref_audit
+BEGIN SELECT RAISE(ABORT, 'ref_audit is append-only'); END;
+CREATE TRIGGER ref_audit_no_delete BEFORE DELETE ON ref_audit
+BEGIN SELECT RAISE(ABORT, 'ref_audit is append-only'); END;
+";
+
 fn pragma(conn: &Connection, name: &str) -> Result<i64> {
     Ok(conn.pragma_query_value(None, name, |row| row.get(0))?)
 }
@@ -204,15 +233,18 @@ pub(super) fn migrate(conn: &mut Connection) -> Result<()> {
     Ok(tx.commit()?)
 }
 
-/// Refuses a file that a reader cannot use as it is.
+/// Refuses a file that a reader cannot use as it is. An older ledger is read as it stands, without what its
+/// version did not have yet; the next command that writes brings it up.
 pub(super) fn readable(conn: &Connection) -> Result<()> {
     match version(conn)? {
         0 => Err(LedgerError::Corrupt("an empty file, not a ledger".into())),
-        version if version < newest() => {
-            Err(LedgerError::Io(format!("schema version {version} is older than {}; open it once for writing to bring it up", newest())))
-        }
         _ => Ok(()),
     }
+}
+
+/// Whether a table is there, which an older ledger that is only read may lack.
+pub(super) fn has_table(conn: &Connection, table: &str) -> Result<bool> {
+    Ok(conn.prepare_cached("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1")?.exists([table])?)
 }
 
 #[cfg(test)]
@@ -242,6 +274,12 @@ mod tests {
         let row = "INSERT INTO runs (run_key, request_id, status, execution_mode, full_run_attempts, publish_retry_attempts, commit_started,
             lease_epoch, created_us, updated_us, last_seq, last_hash) VALUES ('k', 'r', 'PUBLISH_PENDING', 'FULL', 1, 3, 0, 1, 0, 0, 0, '')";
         raw.execute(row, []).unwrap();
+        // Who only reads changes nothing, and still sees all of it.
+        let reader = home.open_read_only().unwrap();
+        let read = reader.run("k").unwrap().unwrap();
+        assert_eq!((read.status.as_str(), read.publish_retry_attempts, read.retries_granted), ("PUBLISH_PENDING", 3, 0));
+        assert_eq!((reader.ref_rows(None).unwrap().len(), reader.audit_rows(None).unwrap().len()), (0, 0));
+        assert_eq!(pragma(&raw, "user_version").unwrap(), 1);
         let found = home.ledger().run("k").unwrap().unwrap();
         assert_eq!((found.publish_retry_attempts, found.retries_granted, found.operator_request), (3, 0, None));
         assert_eq!(pragma(&raw, "user_version").unwrap(), newest());
@@ -273,7 +311,7 @@ mod tests {
         assert_eq!(pragma(&conn, "user_version").unwrap(), newest());
         let tables =
             "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite%' AND strict";
-        assert_eq!(conn.query_row(tables, [], |r| r.get::<_, i64>(0)).unwrap(), 7);
+        assert_eq!(conn.query_row(tables, [], |r| r.get::<_, i64>(0)).unwrap(), 8);
     }
 
     #[test]

@@ -243,34 +243,6 @@ impl Ledger {
         })
     }
 
-    /// Gives one of `max` publish-only retries, and of those granted beside them, to a run that waits for its publication, and says which
-    /// one it is (O025, O026).
-    ///
-    /// # Errors
-    /// `Exhausted` and `NotPending`, both put on record as events; `NotFound`, `Io`, `Corrupt`, `ReadOnly`.
-    pub fn retry_requested(&self, run_key: &str, max: u32) -> Result<u32> {
-        self.change(run_key, |c| {
-            let attempts = c.row.publish_retry_attempts;
-            let max = c.row.retry_budget(max);
-            let detail = json!({"attempts": attempts, "max": max});
-            let run_key = c.row.run_key.clone();
-            if c.row.status != Status::PublishPending {
-                c.event("PUBLISH_RETRY_SKIPPED", Some(ReasonCode::RetryNotPending), detail)?;
-                return Ok(Err(LedgerError::NotPending { run_key, status: c.row.status }));
-            }
-            if attempts >= max {
-                c.event("PUBLISH_RETRY_EXHAUSTED", Some(ReasonCode::PublishRetryExhausted), detail)?;
-                return Ok(Err(LedgerError::Exhausted { run_key, attempts }));
-            }
-            c.row.publish_retry_attempts += 1;
-            let granted = c.row.publish_retry_attempts;
-            let detail = json!({"attempt": granted, "max": max});
-            c.audit("retry", &detail)?;
-            c.event("PUBLISH_RETRY_REQUESTED", None, detail)?;
-            Ok(Ok(granted))
-        })?
-    }
-
     /// Files of a data set that was DONE are there again (`DATA_RESTORED`): an event, and audited.
     ///
     /// # Errors

@@ -67,7 +67,7 @@ pub fn collect(
         "schema_version": "ofs.bundle.v1", "run_key": key, "made_at_utc": clock.now(), "release": crate::pipeline::pin::RELEASE,
         "ledger_schema_version": ledger.schema_version()?, "run": run_json(row), "actions": row.actions(),
         "events": events(ledger, key)?, "chain_problems": ledger.verify_chain(key)?, "audit": audit(ledger, key)?, "samples": samples,
-        "receipts": receipts, "refusals": refusals, "config": settings(config), "doctor": house(config, clock, ledger),
+        "ref_audit": ledger.ref_rows(Some(key))?.iter().map(crate::ledger::RefRow::to_json).collect::<Vec<_>>(), "receipts": receipts, "refusals": refusals, "config": settings(config), "doctor": house(config, clock, ledger),
         "log": log_tail(&config.path("logs"), key),
     }))
 }

@@ -27,6 +27,8 @@ pub struct Fault {
     pub careless: bool,
     /// The owner dies right before it creates this; its lease stays in the ledger.
     pub die_before: Option<String>,
+    /// Right before the owner creates this it is stalled for so long that another process takes its run over.
+    pub overtaken_before: Option<String>,
     /// The owner is a process of another host, of which nobody here can say whether it is alive.
     #[serde(default)]
     pub elsewhere: bool,
@@ -41,12 +43,18 @@ impl Fault {
             ("the store takes, but cannot read back", &self.lose_read_back),
             ("one bit is wrong when reading", &self.bit_rot),
             ("the process is killed right before it creates", &self.die_before),
+            ("the process stalls and is taken over right before it creates", &self.overtaken_before),
         ];
         let mut words: Vec<String> = cases.into_iter().filter_map(|(what, at)| at.as_ref().map(|at| format!("{what} *{at}*"))).collect();
         if self.careless {
             words.push("the store never says that something was there".into());
         }
         words.join("; ")
+    }
+
+    /// An owner of this host that is gone.
+    pub fn gone() -> Owner {
+        Owner { pid: NO_PID, ..Owner::current() }
     }
 
     /// The owner that a run has under this fault: one that dies must not be a process that lives.
@@ -82,6 +90,17 @@ pub struct FaultyStore {
     inner: Arc<dyn Store>,
     fault: Fault,
     created: Mutex<BTreeSet<Ref>>,
+    overtake: Overtake,
+}
+
+/// What happens while an owner is stalled: once, whatever the number of refs that are hit.
+#[derive(Default)]
+struct Overtake(Mutex<Option<Box<dyn Fn() + Send + Sync>>>);
+
+impl std::fmt::Debug for Overtake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Overtake")
+    }
 }
 
 fn hit(pattern: &Option<String>, at: &Ref) -> bool {
@@ -95,7 +114,14 @@ fn broken(at: &Ref, message: &str) -> StoreError {
 impl FaultyStore {
     /// Puts a fault before a store.
     pub fn new(inner: Arc<dyn Store>, fault: Fault) -> Self {
-        FaultyStore { inner, fault, created: Mutex::new(BTreeSet::new()) }
+        FaultyStore { inner, fault, created: Mutex::new(BTreeSet::new()), overtake: Overtake::default() }
+    }
+
+    /// Says what another process does while the owner is stalled.
+    #[must_use]
+    pub fn overtaken(self, by: Box<dyn Fn() + Send + Sync>) -> Self {
+        *self.overtake.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(by);
+        self
     }
 
     /// Dies, refuses, or lets a write happen and falsifies its answer.
@@ -103,6 +129,11 @@ impl FaultyStore {
         if hit(&self.fault.die_before, at) {
             // Not a panic: nothing is wrong with the program, so no hook may report one.
             std::panic::resume_unwind(Box::new(Killed) as Box<dyn Any + Send>);
+        }
+        if hit(&self.fault.overtaken_before, at)
+            && let Some(overtake) = self.overtake.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
+            overtake();
         }
         if hit(&self.fault.deny_create, at) {
             return Err(broken(at, "the store is full (a fault of this scenario)"));
@@ -142,6 +173,10 @@ impl Store for FaultyStore {
 
     fn size(&self, at: &Ref) -> Result<Option<u64>, StoreError> {
         self.inner.size(at)
+    }
+
+    fn real(&self, at: &Ref) -> Result<Option<Ref>, StoreError> {
+        self.inner.real(at)
     }
 
     fn list(&self, below: &Ref) -> Result<Vec<(Ref, u64)>, StoreError> {

@@ -170,7 +170,16 @@ impl Scratchpad {
             Verb::Sql { file, statement } => timeline::execute(&self.path(file), statement),
             Verb::SetConfig(set) => self.configure(set),
             Verb::Symlink { at, to } => link(&self.path(at), Path::new(&self.fill(to))),
-            Verb::Run(_) | Verb::Resume(_) | Verb::Retry(_) | Verb::Verify(_) => Ok(()),
+            Verb::Run(_)
+            | Verb::Resume(_)
+            | Verb::Retry(_)
+            | Verb::Submit(_)
+            | Verb::SubmitRetry(_)
+            | Verb::Work(_)
+            | Verb::Race { .. }
+            | Verb::Cancel(_)
+            | Verb::Fail(_)
+            | Verb::Verify(_) => Ok(()),
         }
     }
 

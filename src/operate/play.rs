@@ -3,6 +3,7 @@
 
 mod act;
 mod judge;
+mod queue;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

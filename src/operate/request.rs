@@ -87,7 +87,7 @@ pub fn document(admitted: &Admitted, run_config_digest: &str, submitted: Instant
     let intent = admitted.intent();
     let mut inputs = Map::new();
     if !admitted.superseded().is_empty() {
-        inputs.insert("supersedes_manifest_refs".into(), json!(admitted.superseded()));
+        inputs.insert("supersedes_manifest_refs".into(), json!(admitted.superseded_as_given()));
     }
     if let Some(reason) = admitted.supersede_reason() {
         inputs.insert("backfill_reason".into(), json!(reason));
@@ -95,6 +95,19 @@ pub fn document(admitted: &Admitted, run_config_digest: &str, submitted: Instant
     json!({
         "schema_version": REQUEST, "request_id": intent.request_id, "command": BUILD, "platform_run_id": intent.platform_run_id,
         "submitted_at_utc": submitted, "run_config_digest": run_config_digest, "intent": intent.to_json(), "inputs": inputs,
+    })
+}
+
+/// The id of the request for the next publish-only retry of a run: the same one until that retry was used.
+pub fn retry_id(row: &RunRow) -> String {
+    format!("publish-retry.{}.{}", row.run_key, row.publish_retry_attempts.saturating_add(1))
+}
+
+/// The document of a request for a publish-only retry.
+pub fn retry_document(row: &RunRow, platform_run_id: &str, run_config_digest: &str, submitted: Instant) -> Value {
+    json!({
+        "schema_version": REQUEST, "request_id": retry_id(row), "command": RETRY, "platform_run_id": platform_run_id,
+        "submitted_at_utc": submitted, "run_config_digest": run_config_digest, "run_key": row.run_key,
     })
 }
 
@@ -168,10 +181,7 @@ fn inputs(inputs: Item<'_>) -> Result<Supersession, Problem> {
             return Err(wrong());
         }
         for manifest in list.elements() {
-            let given = manifest.str().ok_or_else(wrong)?;
-            // A ref names the manifest by its last segment; admission checks that it is an id.
-            let id = given.rsplit_once("/ofs/manifests").map_or(given.as_ref(), |_| given.rsplit('/').next().unwrap_or_default());
-            manifests.push(id.strip_suffix(".json").unwrap_or(id).to_owned());
+            manifests.push(manifest.str().ok_or_else(wrong)?.into_owned());
         }
     }
     let reason = match inputs.get("backfill_reason") {
@@ -391,9 +401,19 @@ mod tests {
     fn manifests_are_named_by_id_or_ref() {
         let (mut value, run) = sample();
         let id = format!("dm_{}", "b".repeat(32));
-        value["inputs"]["supersedes_manifest_refs"] = json!([id, format!("{run}/ofs/manifests/{id}.json"), "../x"]);
+        let (own, other) = (format!("{run}/ofs/manifests/{id}.json"), format!("other/ofs/manifests/{id}.json"));
+        for (given, resolved_as) in [(&id, &id), (&own, &id), (&other, &other)] {
+            value["inputs"]["supersedes_manifest_refs"] = json!([given]);
+            let Command::Build(request) = parse(value.to_string().as_bytes(), NAME, &run).unwrap().command else { panic!("a build") };
+            let admitted = admit::prove(&request.intent, request.supersession, &run).unwrap();
+            assert_eq!(
+                (admitted.superseded(), admitted.superseded_as_given()),
+                ([id.clone()].as_slice(), [resolved_as.clone()].as_slice())
+            );
+        }
+        value["inputs"]["supersedes_manifest_refs"] = json!(["../x"]);
         let Command::Build(request) = parse(value.to_string().as_bytes(), NAME, &run).unwrap().command else { panic!("a build") };
-        assert_eq!(request.supersession.manifests, [id.clone(), id, "../x".into()]);
+        assert!(admit::prove(&request.intent, request.supersession, &run).is_err());
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub struct Step {
     pub expect: Option<Expect>,
 }
 
-/// What a step does: everything up to [`Verb::Run`] changes the workspace, the rest acts on it.
+/// What a step does: everything before [`Verb::Run`] changes the workspace, the rest acts on it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Verb {
@@ -180,6 +180,23 @@ pub enum Verb {
     Resume(String),
     /// Retries the publication of an intent's run.
     Retry(String),
+    /// Puts an intent into the queue of the workers.
+    Submit(String),
+    /// Puts a publish-only retry of an intent's run into the queue.
+    SubmitRetry(String),
+    /// A worker takes one look at the queue; observed is one request, by its intent or its id.
+    Work(String),
+    /// Several owners run one intent at once.
+    Race {
+        /// The intent.
+        intent: String,
+        /// How many owners.
+        owners: usize,
+    },
+    /// Calls an intent's run off.
+    Cancel(String),
+    /// Gives an intent's run up.
+    Fail(String),
     /// Verifies a data set: a manifest id or ref (placeholders allowed).
     Verify(String),
 }
@@ -236,6 +253,9 @@ pub struct Expect {
     /// An event that the run's ledger must hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<String>,
+    /// Ref type to how its latest resolution for the run was audited: GRANTED, or the code of the denial.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refs: BTreeMap<String, String>,
     /// Whether a manifest may appear although the end is not DONE (an answer that was lost).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub commits: bool,
@@ -255,7 +275,19 @@ fn train() -> String {
 impl Verb {
     /// Whether it acts on the workspace, and so has an end that is expected.
     pub fn acts(&self) -> bool {
-        matches!(self, Verb::Run(_) | Verb::Resume(_) | Verb::Retry(_) | Verb::Verify(_))
+        matches!(
+            self,
+            Verb::Run(_)
+                | Verb::Resume(_)
+                | Verb::Retry(_)
+                | Verb::Submit(_)
+                | Verb::SubmitRetry(_)
+                | Verb::Work(_)
+                | Verb::Race { .. }
+                | Verb::Cancel(_)
+                | Verb::Fail(_)
+                | Verb::Verify(_)
+        )
     }
 
     /// What it does, in a few words.
@@ -291,6 +323,12 @@ impl Verb {
             Verb::Run(intent) => format!("ofs run {intent}"),
             Verb::Resume(intent) => format!("ofs resume {intent}"),
             Verb::Retry(intent) => format!("ofs retry {intent}"),
+            Verb::Submit(intent) => format!("ofs submit {intent}"),
+            Verb::SubmitRetry(intent) => format!("ofs submit --publish-retry {intent}"),
+            Verb::Work(request) => format!("ofs worker --once: request {request}"),
+            Verb::Race { intent, owners } => format!("{owners} x ofs run {intent} at once"),
+            Verb::Cancel(intent) => format!("ofs cancel {intent}"),
+            Verb::Fail(intent) => format!("ofs fail {intent}"),
             Verb::Verify(manifest) => format!("ofs verify {manifest}"),
         }
     }

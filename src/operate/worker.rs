@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 
 use super::request::{self, Command, Invocation, JobRequest, RECEIPTS, REQUESTS};
 use super::submit::MAX_BYTES;
+use crate::contract::ReasonCode;
 use crate::contract::intent::request_id_valid;
-use crate::contract::{Problem, ReasonCode};
 use crate::identity;
 use crate::ledger::{Head, Ledger, LedgerError, Owner, RunRow, Status};
 use crate::observe::facts;
@@ -25,7 +25,7 @@ use crate::pipeline::gate::{Env, document};
 use crate::pipeline::progress::Progress;
 use crate::pipeline::run::{self, Gatekeeper, Host, Request, RunResult};
 use crate::pipeline::{Phase, Refusal, pin};
-use crate::store::{ErrorKind, Immutable, Ref, StoreError, create_immutable, read};
+use crate::store::{ErrorKind, Immutable, Ref, RefType, StoreError, create_immutable, read};
 
 /// Largest receipt in bytes.
 const RECEIPT_BYTES: u64 = 1 << 20;
@@ -56,6 +56,8 @@ pub struct Worker<'w> {
     _heart: Heart,
     /// Requests with nothing to do, by the ledger event after which that was so.
     settled: BTreeMap<Ref, Option<u64>>,
+    /// Well-formed requests that have to wait for another owner.
+    waiting: BTreeMap<Ref, JobRequest>,
     /// What was there at the end of the last pass, if that left nothing to do.
     idle: Option<(Vec<Item>, i64)>,
 }
@@ -72,6 +74,11 @@ struct Item {
 impl Item {
     fn run_key(&self) -> String {
         identity::run_key(&self.name)
+    }
+
+    /// The key under which whatever is refused about the request is on record.
+    fn record(&self) -> String {
+        if request_id_valid(&self.name) { self.run_key() } else { identity::invalid_run_key(self.at.as_str().as_bytes()) }
     }
 
     fn receipts(&self) -> Ref {
@@ -116,7 +123,7 @@ impl<'w> Worker<'w> {
         host.ledger.register_worker(&host.owner)?;
         let heart = Heart::start(host.ledger.clone(), host.owner.clone(), env.config.launcher().lease_seconds);
         tracing::info!(owner = %host.owner, "worker registered");
-        Ok(Worker { env, host, keeper, _heart: heart, settled: BTreeMap::new(), idle: None })
+        Ok(Worker { env, host, keeper, _heart: heart, settled: BTreeMap::new(), waiting: BTreeMap::new(), idle: None })
     }
 
     /// Looks at the queue again and again until the build environment is told to stop. `pause` waits
@@ -219,7 +226,7 @@ impl<'w> Worker<'w> {
         }
     }
 
-    fn examine(&self, item: &Item, head: Option<Head>) -> Result<Look, Trouble> {
+    fn examine(&mut self, item: &Item, head: Option<Head>) -> Result<Look, Trouble> {
         let answered = self.answered(item)?;
         if let Some(seq) = answered {
             match head {
@@ -243,19 +250,49 @@ impl<'w> Worker<'w> {
                 }
             }
         }
-        let bytes = match read(self.env.store.as_ref(), &item.at, MAX_BYTES) {
-            Ok(bytes) => Ok(bytes),
-            Err(e) if e.kind == ErrorKind::NotFound => return Ok(Look::Settled),
-            Err(e) if matches!(e.kind, ErrorKind::Denied | ErrorKind::TooLarge) => {
-                Err(Problem::new(ReasonCode::RequestInvalid, "", e.to_string()))
-            }
-            Err(e) => return Err(e.into()),
+        let job = match self.waiting.get(&item.at) {
+            Some(job) => Ok(job.clone()),
+            None => match self.open(item)? {
+                Some(job) => job,
+                None => return Ok(Look::Settled),
+            },
         };
-        match bytes.and_then(|bytes| request::parse(&bytes, &item.name, &item.platform_run_id)) {
-            Ok(job) => self.invoke(item, &job),
-            // A file never changes, so one that could not be read once is never looked at again.
+        match job {
+            Ok(job) => {
+                let look = self.invoke(item, &job)?;
+                // A request never changes, so one that has to wait is not resolved at every look.
+                match look {
+                    Look::Open => self.waiting.insert(item.at.clone(), job),
+                    _ => self.waiting.remove(&item.at),
+                };
+                Ok(look)
+            }
+            // Nor is one that could not be read once.
             Err(_) if answered.is_some() => Ok(Look::Settled),
-            Err(problem) => self.refuse(item, None, &Refusal::of_problem(Phase::Operate, problem)),
+            Err(refusal) => self.refuse(item, None, &refusal),
+        }
+    }
+
+    /// Reads a request through the evidence corridor; nothing where it is gone.
+    fn open(&self, item: &Item) -> Result<Option<Result<JobRequest, Refusal>>, Trouble> {
+        let env = run::on_record(self.env, self.host, &item.record());
+        let corridor = env.corridor(&item.platform_run_id);
+        let denied = match corridor.read(RefType::JobRequest, item.at.as_str(), "to work it off", MAX_BYTES) {
+            Ok((_, bytes)) => {
+                let job = request::parse(&bytes, &item.name, &item.platform_run_id);
+                return Ok(Some(job.map_err(|problem| Refusal::of_problem(Phase::Operate, problem))));
+            }
+            Err(denied) => denied,
+        };
+        match &denied.denied {
+            Some((ReasonCode::RefNotFound, _)) => Ok(None),
+            // The environment may recover.
+            Some((ReasonCode::StoreIo, message)) => Err(StoreError::new(ErrorKind::Io, item.at.as_str(), message).into()),
+            Some((ReasonCode::LedgerIo, message)) => Err(LedgerError::Io(message.clone()).into()),
+            Some((ReasonCode::RefInvalid | ReasonCode::LimitExceeded, message)) => {
+                Ok(Some(Err(Refusal::new(ReasonCode::RequestInvalid, Phase::Operate, message))))
+            }
+            _ => Ok(Some(Err(Refusal::of_denial(Phase::Operate, &denied, ReasonCode::RequestInvalid)))),
         }
     }
 
@@ -288,10 +325,10 @@ impl<'w> Worker<'w> {
                 return self.close(item, job, &row);
             }
         }
-        if let Some(refusal) = self.unfit(job) {
+        if let Some(refusal) = self.unfit(item, job) {
             return self.refuse(item, Some(job), &refusal);
         }
-        let result = run::run(request, &self.env_of_one(), self.host, self.keeper)?;
+        let result = run::take_up(request, &self.env_of_one(), self.host, self.keeper)?;
         self.settle(item, job, &admitted, &result)
     }
 
@@ -312,9 +349,6 @@ impl<'w> Worker<'w> {
 
     fn retry(&self, item: &Item, job: &JobRequest, run_key: &str) -> Result<Look, Trouble> {
         let refuse = |code, message: String| self.refuse(item, Some(job), &Refusal::new(code, Phase::Operate, message));
-        if let Some(refusal) = self.unfit(job) {
-            return self.refuse(item, Some(job), &refusal);
-        }
         let Some(row) = self.host.ledger.run(run_key)? else {
             return refuse(ReasonCode::RunNotFound, format!("the ledger holds no run {run_key}"));
         };
@@ -322,12 +356,21 @@ impl<'w> Worker<'w> {
             return refuse(ReasonCode::RunScopeInvalid, format!("run {run_key} is not of {}", job.platform_run_id));
         }
         match row.status {
-            // A retry that was interrupted, or that somebody else has begun, is waited for.
-            Status::Queued | Status::Running => return Ok(Look::Open),
+            // What another owner works on is waited for; what is done needs no retry.
+            Status::Running if !row.takeover_legal(self.host.clock.now()) => return Ok(Look::Open),
             Status::Done => return self.close(item, job, &row),
             _ => {}
         }
-        match run::retry(&row, &self.env_of_one(), self.host, self.keeper) {
+        if let Some(refusal) = self.unfit(item, job) {
+            return self.refuse(item, Some(job), &refusal);
+        }
+        let env = self.env_of_one();
+        let retried = match row.status {
+            // A retry that was interrupted, or whose owner is gone, is gone on with.
+            Status::Queued | Status::Running => run::take_up(&Request::of_row(&row)?, &env, self.host, self.keeper),
+            _ => run::retry_for(&item.name, &row, &env, self.host, self.keeper),
+        };
+        match retried {
             Ok(_) => {}
             Err(error @ (LedgerError::Exhausted { .. } | LedgerError::NotPending { .. })) => {
                 return refuse(error.code(), error.to_string());
@@ -341,9 +384,9 @@ impl<'w> Worker<'w> {
     }
 
     /// Why a request cannot be worked off under the configuration of this worker.
-    fn unfit(&self, job: &JobRequest) -> Option<Refusal> {
+    fn unfit(&self, item: &Item, job: &JobRequest) -> Option<Refusal> {
         // Without a usable authority there is no digest, and the pins gate says why.
-        let here = pin::run_config_digest(self.env).ok();
+        let here = pin::run_config_digest(&run::on_record(self.env, self.host, &item.record())).ok();
         if let Some(here) = here.filter(|here| *here != job.run_config_digest) {
             let message = "the configuration in force is not the one under which the request was queued";
             let evidence = [format!("queued under {}", job.run_config_digest), format!("in force {here}")];
@@ -364,9 +407,8 @@ impl<'w> Worker<'w> {
 
     /// Puts a refusal of the request itself on record, in the ledger and as a receipt.
     fn refuse(&self, item: &Item, job: Option<&JobRequest>, refusal: &Refusal) -> Result<Look, Trouble> {
-        let valid = request_id_valid(&item.name);
-        let run_key = if valid { item.run_key() } else { identity::invalid_run_key(item.at.as_str().as_bytes()) };
-        let (id, run) = (valid.then_some(item.name.as_str()), Some(item.platform_run_id.as_str()));
+        let run_key = item.record();
+        let (id, run) = (request_id_valid(&item.name).then_some(item.name.as_str()), Some(item.platform_run_id.as_str()));
         tracing::warn!(request = item.at.as_str(), code = %refusal.code, "refused: {}", refusal.message);
         let row = self.host.ledger.refuse(&run_key, id, run, refusal.code, &refusal.to_json())?;
         self.receipt(item, self.refused(item, job, refusal, &row))

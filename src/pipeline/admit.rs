@@ -10,6 +10,7 @@ use crate::identity;
 pub struct Admitted {
     intent: Intent,
     superseded: Vec<String>,
+    superseded_as_given: Vec<String>,
     supersede_reason: Option<String>,
     request_hash: String,
     run_key: String,
@@ -35,7 +36,7 @@ pub struct NotAdmitted {
 /// What comes with an intent besides its file.
 #[derive(Debug, Clone, Default)]
 pub struct Supersession {
-    /// Manifest ids that the build supersedes.
+    /// What the build supersedes: manifest ids, or refs of manifests.
     pub manifests: Vec<String>,
     /// Why.
     pub reason: Option<String>,
@@ -57,14 +58,15 @@ pub fn prove(text: &[u8], supersession: Supersession, active_run: &str) -> Resul
             problems: refused.problems,
         })
     })?;
-    let mut superseded = supersession.manifests;
-    superseded.sort();
-    superseded.dedup();
+    let mut named: Vec<(String, String)> = supersession.manifests.into_iter().map(|given| named(given, &intent.platform_run_id)).collect();
+    named.sort();
+    named.dedup_by(|later, earlier| later.0 == earlier.0);
+    let (superseded, superseded_as_given): (Vec<String>, Vec<String>) = named.into_iter().unzip();
     let problems = consistency(&intent, &superseded, supersession.reason.as_deref(), active_run);
     let run_key = identity::run_key(&intent.request_id);
     if problems.is_empty() {
         let request_hash = identity::request_hash(&intent, &superseded);
-        return Ok(Admitted { intent, superseded, supersede_reason: supersession.reason, request_hash, run_key });
+        return Ok(Admitted { intent, superseded, superseded_as_given, supersede_reason: supersession.reason, request_hash, run_key });
     }
     Err(Box::new(NotAdmitted {
         run_key,
@@ -74,6 +76,21 @@ pub fn prove(text: &[u8], supersession: Supersession, active_run: &str) -> Resul
         refusal: of_problems(&problems),
         problems,
     }))
+}
+
+/// The id of a superseded manifest, and how it was given. A ref names the id by its last segment; one of the
+/// run itself says no more than the id does, any other has to be resolved as it stands.
+fn named(given: String, run: &str) -> (String, String) {
+    let parts = given.rsplit_once('/').and_then(|(folder, name)| {
+        let (run, kind) = folder.rsplit_once("/ofs/")?;
+        let known = ["manifests", "manifests_nontraining"].contains(&kind);
+        name.strip_suffix(".json").filter(|_| known).map(|id| (id.to_owned(), run))
+    });
+    match parts {
+        None => (given.clone(), given),
+        Some((id, of)) if of == run => (id.clone(), id),
+        Some((id, _)) => (id, given),
+    }
 }
 
 fn of_problems(problems: &[Problem]) -> Refusal {
@@ -136,6 +153,11 @@ impl Admitted {
     /// Superseded manifest ids, sorted and unique.
     pub fn superseded(&self) -> &[String] {
         &self.superseded
+    }
+
+    /// The same as they were given: ids, or refs that have to be resolved as they stand.
+    pub fn superseded_as_given(&self) -> &[String] {
+        &self.superseded_as_given
     }
 
     /// Why they are superseded.

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::contract::{Problem, ReasonCode};
 use crate::engine::EngineError;
 use crate::source::SourceError;
-use crate::store::{Ref, Store, StoreError};
+use crate::store::{AuditSink, Corridor, Ref, Resolution, Store, StoreError};
 
 /// A gate of the corridor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -146,6 +146,14 @@ impl Refusal {
         Refusal::new(error.code, phase, error.to_string())
     }
 
+    /// The corridor's denial at a gate; `missing` is the code where nothing usable is there.
+    pub fn of_denial(phase: Phase, resolution: &Resolution, missing: ReasonCode) -> Self {
+        let (code, message) = resolution.denied.clone().unwrap_or((ReasonCode::RefInvalid, String::new()));
+        let code = if matches!(code, ReasonCode::RefNotFound | ReasonCode::SourceIo) { missing } else { code };
+        let given = crate::text::clip(&resolution.given, 200);
+        Refusal::new(code, phase, format!("{} ({given}): {message}", resolution.ref_type.words()))
+    }
+
     /// A kernel's error at a gate.
     pub fn of_engine(phase: Phase, error: &EngineError) -> Self {
         let code = match error {
@@ -178,6 +186,9 @@ pub struct Env {
     /// Names this attempt among all that may be alive: the epoch of its lease, or the process. Whatever
     /// is not yet proved is written under it, so that a superseded owner can spoil nothing.
     pub attempt: String,
+    /// Where each resolution of a protected ref goes on record (O145). What starts a run puts the ledger here;
+    /// questions that change nothing leave [`crate::store::Unrecorded`].
+    pub audit: Arc<dyn AuditSink>,
 }
 
 impl Env {
@@ -187,6 +198,19 @@ impl Env {
     /// `INTERRUPTED`.
     pub fn check(&self, phase: Phase) -> Result<(), Refusal> {
         if self.cancel.is_cancelled() { Err(Refusal::interrupted(phase)) } else { Ok(()) }
+    }
+
+    /// The gate through which every ref of a run is resolved.
+    pub fn corridor<'e>(&'e self, platform_run_id: &'e str) -> Corridor<'e> {
+        Corridor {
+            store: self.store.as_ref(),
+            root: self.store_root.as_deref(),
+            workspace: &self.config.workspace,
+            actor: self.config.text("access", "actor"),
+            allowed: self.config.list("access", "allowed_actors"),
+            platform_run_id,
+            audit: self.audit.as_ref(),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::contract::profile::{self, Group};
 use crate::contract::{ReasonCode, manifest, ownership};
 use crate::engine::shard;
 use crate::identity::{self, DatasetId, DefinitionDigests};
-use crate::store::{Corridor, ErrorKind, Ref, Resolution, read};
+use crate::store::{ErrorKind, Ref, RefType, read};
 
 const PHASE: Phase = Phase::Pins;
 /// Largest ownership file in bytes.
@@ -47,12 +47,6 @@ pub struct Found {
 
 fn refuse(code: ReasonCode, message: impl Into<String>) -> Refusal {
     Refusal::new(code, PHASE, message)
-}
-
-fn denied(resolution: Resolution, missing: ReasonCode) -> Refusal {
-    let (code, message) = resolution.denied.unwrap_or((ReasonCode::RefInvalid, String::new()));
-    let code = if code == ReasonCode::RefNotFound { missing } else { code };
-    refuse(code, format!("{} ({}): {message}", resolution.purpose, crate::text::clip(&resolution.given, 200)))
 }
 
 /// Resolves every pin without writing anything.
@@ -169,21 +163,11 @@ pub fn prove(admitted: Admitted, env: &Env) -> Result<Pinned, Refusal> {
     Ok(pinned)
 }
 
-fn corridor<'e>(env: &'e Env, run: &'e str, allowed: &'e [String]) -> Corridor<'e> {
-    Corridor {
-        store: env.store.as_ref(),
-        actor: env.config.text("access", "actor"),
-        allowed,
-        platform_run_id: run,
-        root: env.store_root.as_deref(),
-    }
-}
-
 fn run_facts(intent: &Intent, env: &Env) -> Result<(RunFacts, String), Refusal> {
-    let allowed = env.config.list("access", "allowed_actors");
-    let corridor = corridor(env, &intent.platform_run_id, &allowed);
-    let (_, bytes) =
-        corridor.read(&intent.run_facts_ref, "run facts", facts::MAX_BYTES).map_err(|r| denied(r, ReasonCode::RunFactsUnavailable))?;
+    let (_, bytes) = env
+        .corridor(&intent.platform_run_id)
+        .read(RefType::RunFacts, &intent.run_facts_ref, "to pin the world and its PASSes", facts::MAX_BYTES)
+        .map_err(|denied| Refusal::of_denial(PHASE, &denied, ReasonCode::RunFactsUnavailable))?;
     let facts = facts::parse(&bytes).map_err(|p| Refusal::of_problem(PHASE, p))?;
     if facts.platform_run_id != intent.platform_run_id {
         return Err(refuse(
@@ -212,20 +196,23 @@ fn passed_outputs(intent: &Intent, facts: &RunFacts, env: &Env) -> Result<Vec<Va
     let mut world = Vec::new();
     for output in wanted {
         let locator = facts.passed(output).map_err(|p| Refusal::of_problem(PHASE, p))?;
-        check_digest(locator, env)?;
+        check_digest(locator, intent, env)?;
         world.push(json!({"output_id": locator.output_id, "path": locator.path, "manifest_fingerprint": locator.manifest_fingerprint,
             "content_digest": locator.content_digest.as_ref().map(|(algo, hex)| format!("{algo}:{hex}"))}));
     }
     Ok(world)
 }
 
-/// An output that states a digest and is in the store must have it (O039).
-fn check_digest(locator: &facts::Locator, env: &Env) -> Result<(), Refusal> {
-    let Some((algorithm, wanted)) = &locator.content_digest else { return Ok(()) };
-    let Ok(at) = Ref::parse(&locator.path) else { return Ok(()) };
-    if env.store.size(&at).map_err(|e| Refusal::of_store(PHASE, &e))?.is_none() {
-        return Ok(());
-    }
+/// An output that states a digest and is in the store must have it (O039). One without a digest, or in
+/// another store (a URL), is never read, so there is nothing to resolve: its PASS speaks for it.
+fn check_digest(locator: &facts::Locator, intent: &Intent, env: &Env) -> Result<(), Refusal> {
+    let Some((algorithm, wanted)) = locator.content_digest.as_ref().filter(|_| !locator.path.contains("://")) else { return Ok(()) };
+    let places = [locator.path.clone()];
+    let found = env
+        .corridor(&intent.platform_run_id)
+        .find(RefType::RunOutput, &locator.path, "to check the digest that its locator states", &places)
+        .map_err(|denied| Refusal::of_denial(PHASE, &denied, ReasonCode::OutputDigestMismatch))?;
+    let Some(at) = found else { return Ok(()) };
     let found = match algorithm.as_str() {
         "blake3" => crate::store::digest(env.store.as_ref(), &at).map_err(|e| Refusal::of_store(PHASE, &e))?.0,
         "sha256" => identity::sha256_hex(&read(env.store.as_ref(), &at, 1 << 30).map_err(|e| Refusal::of_store(PHASE, &e))?),
@@ -241,9 +228,12 @@ fn check_digest(locator: &facts::Locator, env: &Env) -> Result<(), Refusal> {
 }
 
 fn check_ownership(env: &Env) -> Result<String, Refusal> {
-    let path = env.config.path("ownership");
+    let found = env
+        .corridor("")
+        .file(RefType::OwnershipBoundary, env.config.text("paths", "ownership"), "to hold the boundaries of this program")
+        .map_err(|denied| Refusal::of_denial(PHASE, &denied, ReasonCode::OwnershipBoundaryViolation))?;
+    let Some(path) = found else { return Ok("built-in".into()) };
     match std::fs::metadata(&path) {
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok("built-in".into()),
         Err(e) => Err(refuse(ReasonCode::OwnershipBoundaryViolation, format!("{}: {e}", path.display()))),
         Ok(data) if data.len() > OWNERSHIP_BYTES => {
             Err(refuse(ReasonCode::OwnershipBoundaryViolation, format!("larger than the limit of {OWNERSHIP_BYTES} bytes")))
@@ -258,9 +248,13 @@ fn check_ownership(env: &Env) -> Result<String, Refusal> {
 }
 
 fn feature_authority(env: &Env) -> Result<(profile::Profile, String), Refusal> {
-    let path = env.config.path("features");
-    let unresolved =
-        |message: String| refuse(ReasonCode::FeatureProfileUnresolved, format!("{}: {message}", env.config.text("paths", "features")));
+    let given = env.config.text("paths", "features");
+    let unresolved = |message: String| refuse(ReasonCode::FeatureProfileUnresolved, format!("{given}: {message}"));
+    let path = env
+        .corridor("")
+        .file(RefType::FeatureAuthority, given, "to pin the feature definitions")
+        .map_err(|denied| Refusal::of_denial(PHASE, &denied, ReasonCode::FeatureProfileUnresolved))?
+        .ok_or_else(|| unresolved("nothing is there".into()))?;
     let data = std::fs::metadata(&path).map_err(|e| unresolved(e.to_string()))?;
     if data.is_dir() {
         return Err(refuse(
@@ -278,10 +272,10 @@ fn feature_authority(env: &Env) -> Result<(profile::Profile, String), Refusal> {
 
 fn anchor(intent: &Intent, env: &Env) -> Result<Value, Refusal> {
     let Some(given) = &intent.parity_anchor_ref else { return Ok(Value::Null) };
-    let allowed = env.config.list("access", "allowed_actors");
-    let (_, bytes) = corridor(env, &intent.platform_run_id, &allowed)
-        .read(given, "parity anchor", facts::MAX_BYTES)
-        .map_err(|r| denied(r, ReasonCode::ParityAnchorInvalid))?;
+    let (_, bytes) = env
+        .corridor(&intent.platform_run_id)
+        .read(RefType::ParityAnchor, given, "to pin what a rebuild is held against", facts::MAX_BYTES)
+        .map_err(|denied| Refusal::of_denial(PHASE, &denied, ReasonCode::ParityAnchorInvalid))?;
     let anchor: Value =
         serde_json::from_slice(&bytes).map_err(|e| refuse(ReasonCode::ParityAnchorInvalid, format!("not a JSON document: {e}")))?;
     let run = anchor.pointer("/pins/platform_run_id").and_then(Value::as_str);
@@ -296,21 +290,18 @@ fn anchor(intent: &Intent, env: &Env) -> Result<Value, Refusal> {
 
 /// What is superseded must exist, and cannot be the build itself (O122).
 fn check_superseded(admitted: &Admitted, id: &DatasetId, env: &Env) -> Result<(), Refusal> {
-    for old in admitted.superseded() {
-        let run = &admitted.intent().platform_run_id;
-        let exists = ["manifests", "manifests_nontraining"]
-            .iter()
-            .map(|folder| env.store.size(&Ref::of(&[run, "ofs", folder, &format!("{old}.json")])));
-        let mut there = false;
-        for size in exists {
-            there |= size.map_err(|e| Refusal::of_store(PHASE, &e))?.is_some();
-        }
-        if !there {
-            return Err(refuse(
-                ReasonCode::SupersessionLinkInvalid,
-                format!("{old} is not published under {run}, so it cannot be superseded"),
-            ));
-        }
+    let run = &admitted.intent().platform_run_id;
+    for (old, given) in admitted.superseded().iter().zip(admitted.superseded_as_given()) {
+        // A bare id says where to look, a ref is looked up as it stands.
+        let named = |folder: &str| Ref::of(&[run, "ofs", folder, &format!("{old}.json")]).to_string();
+        let places = if old == given { vec![named("manifests"), named("manifests_nontraining")] } else { vec![given.clone()] };
+        let found = env.corridor(run).resolve(RefType::SupersededManifest, given, "to supersede what it names", &places);
+        found.map_err(|denied| match denied.denied {
+            Some((ReasonCode::RefNotFound, _)) => {
+                refuse(ReasonCode::SupersessionLinkInvalid, format!("{old} is not published under {run}, so it cannot be superseded"))
+            }
+            _ => Refusal::of_denial(PHASE, &denied, ReasonCode::SupersessionLinkInvalid),
+        })?;
         if *old == id.manifest_id {
             return Err(refuse(ReasonCode::SupersessionLinkInvalid, format!("{old} cannot supersede itself")));
         }
@@ -415,17 +406,32 @@ impl Pinned {
             )
             .with_evidence([format!("BLAKE3 of what stands: {}", blake3::hash(&bytes).to_hex())]));
         }
-        let index_ref = self.dataset_ref().join("index.json");
+        self.found(env, hex(&bytes)).map(Some)
+    }
+
+    /// What stands of a data set of this identity whose manifest is gone.
+    ///
+    /// # Errors
+    /// As of [`Pinned::find_published`].
+    pub fn find_remains(&self, env: &Env) -> Result<Found, Refusal> {
+        let mut found = self.found(env, hex(&manifest::manifest_bytes(self.intent(), &self.id)))?;
+        found.missing.insert(0, self.manifest_ref().to_string());
+        Ok(found)
+    }
+
+    /// What stands beside a manifest.
+    fn found(&self, env: &Env, manifest_blake3: String) -> Result<Found, Refusal> {
+        let (manifest_ref, index_ref) = (self.manifest_ref(), self.dataset_ref().join("index.json"));
         let index_bytes = match read(env.store.as_ref(), &index_ref, 1 << 30) {
             Ok(bytes) => bytes,
             Err(e) if e.kind == ErrorKind::NotFound => {
-                return Ok(Some(Found {
+                return Ok(Found {
                     manifest_ref,
                     index: Value::Null,
-                    manifest_blake3: hex(&bytes),
+                    manifest_blake3,
                     index_blake3: String::new(),
                     missing: vec![index_ref.to_string()],
-                }));
+                });
             }
             Err(e) => return Err(Refusal::of_store(Phase::Publication, &e)),
         };
@@ -439,7 +445,7 @@ impl Pinned {
             return Err(broken("it names another data set".into()));
         }
         let missing = self.missing_files(&index, env)?;
-        Ok(Some(Found { manifest_ref, manifest_blake3: hex(&bytes), index_blake3: hex(&index_bytes), index, missing }))
+        Ok(Found { manifest_ref, manifest_blake3, index_blake3: hex(&index_bytes), index, missing })
     }
 
     fn missing_files(&self, index: &Value, env: &Env) -> Result<Vec<String>, Refusal> {

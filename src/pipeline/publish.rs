@@ -1,8 +1,11 @@
 //! Gate 7: the only place that makes a data set discoverable (O112 to O129).
 //!
-//! Order: parts → evidence → index → supersession link → `COMMIT_STARTED` → manifest → read-back →
+//! Order: parts → evidence → supersession link → `COMMIT_STARTED` → index → manifest → read-back →
 //! publication receipt. The manifest is the commit; before it nothing can be found, after it everything
-//! that it stands for is in place and was verified (pitfall 33).
+//! that it stands for is in place and was verified (pitfall 33). From `COMMIT_STARTED` on the run cannot be
+//! called off, so that a cancelled one leaves no index that names data files.
+
+mod standing;
 
 use serde_json::{Map, Value, json};
 
@@ -14,6 +17,8 @@ use crate::engine::dataset_file::WRITER_REVISION;
 use crate::store::{Created, ErrorKind, Immutable, Ref, create_immutable, read};
 
 const PHASE: Phase = Phase::Publication;
+
+pub use standing::{Vouched, vouched};
 
 /// How a commit ended.
 #[derive(Debug)]
@@ -60,15 +65,21 @@ pub fn publish(drafted: &Drafted, env: &Env, journal: &CommitJournal<'_>) -> Res
         place_part(drafted, env, file)?;
         env.progress.advance(1);
     }
-    let evidence = place_evidence(drafted, env)?;
+    let evidence = evidence_of(drafted, Some(env))?;
     let index = index_of(drafted, &evidence);
     let index_bytes = document(&index);
-    place(env, &pinned.dataset_ref().join("index.json"), &index_bytes, ReasonCode::DatasetArtifactImmutabilityViolation)?;
-    env.progress.advance(1);
     supersession(pinned, env)?;
     env.check(PHASE)?;
     let manifest_ref = pinned.manifest_ref();
     journal(&manifest_ref)?;
+    if let Err(refusal) = place(env, &index_ref(pinned), &index_bytes, ReasonCode::DatasetArtifactImmutabilityViolation) {
+        return match refusal.code {
+            // No manifest was put, so the commit is settled as not made.
+            ReasonCode::StoreIo => Ok(Commit::Pending(Refusal::new(ReasonCode::CommitFailed, PHASE, refusal.message))),
+            _ => Err(refusal),
+        };
+    }
+    env.progress.advance(1);
     let created = match commit(pinned, env, &manifest_ref)? {
         Committed::Stands { created } => created,
         Committed::Unsettled(pending) => return Ok(Commit::Pending(pending)),
@@ -76,6 +87,10 @@ pub fn publish(drafted: &Drafted, env: &Env, journal: &CommitJournal<'_>) -> Res
     env.progress.advance(1);
     pinned.clear_staging(env, "");
     receipt(pinned, env, index, &index_bytes).map(|published| Commit::Published(Box::new(Published { created, ..published })))
+}
+
+fn index_ref(pinned: &Pinned) -> Ref {
+    pinned.dataset_ref().join("index.json")
 }
 
 /// Plan, replay, labels and draft must speak of one basis, one cut-off and one definition (O115).
@@ -133,14 +148,16 @@ fn place(env: &Env, at: &Ref, bytes: &[u8], violation: ReasonCode) -> Result<(),
     }
 }
 
-/// Ref below the data set and BLAKE3 of each proof document.
-fn place_evidence(drafted: &Drafted, env: &Env) -> Result<Map<String, Value>, Refusal> {
+/// Ref below the data set and BLAKE3 of each proof document, which is put there where an environment is given.
+fn evidence_of(drafted: &Drafted, env: Option<&Env>) -> Result<Map<String, Value>, Refusal> {
     let folder = drafted.pinned().dataset_ref();
     let mut evidence = Map::new();
     for (name, proof) in drafted.proofs() {
         let bytes = document(proof);
         let at = folder.join("evidence").join(&format!("{name}.json"));
-        place(env, &at, &bytes, ReasonCode::DatasetArtifactImmutabilityViolation)?;
+        if let Some(env) = env {
+            place(env, &at, &bytes, ReasonCode::DatasetArtifactImmutabilityViolation)?;
+        }
         evidence.insert(name.into(), json!({"ref": at.as_str(), "blake3": blake3::hash(&bytes).to_hex().to_string()}));
     }
     Ok(evidence)
@@ -240,8 +257,10 @@ fn receipt(pinned: &Pinned, env: &Env, index: Value, index_bytes: &[u8]) -> Resu
 /// committed before it was cut off.
 ///
 /// # Errors
-/// `PUBLICATION_RECEIPT_IMMUTABILITY_VIOLATION` where another receipt of this run stands.
+/// `PUBLICATION_RECEIPT_IMMUTABILITY_VIOLATION` where another receipt of this run stands,
+/// `DATASET_ARTIFACT_IMMUTABILITY_VIOLATION` where a file is there that is not what the index names.
 pub fn adopt(pinned: &Pinned, env: &Env, found: Found) -> Result<Published, Refusal> {
+    standing::check_whole(pinned, env, &found.index)?;
     let published = write_receipt(pinned, env, found.index, found.manifest_blake3, found.index_blake3)?;
     // Whatever this run had staged is published, by itself or by another.
     pinned.clear_staging(env, "");
@@ -268,11 +287,12 @@ fn write_receipt(pinned: &Pinned, env: &Env, index: Value, manifest_blake3: Stri
 }
 
 /// Puts back files that the index names and that are gone: the rebuilt draft must have the same rows
-/// and the same bytes (O159).
+/// and the same bytes (O159). Where the manifest is gone too, `vouched` says what the index has to be, and the
+/// manifest is put back last.
 ///
 /// # Errors
 /// `DATASET_ARTIFACT_IMMUTABILITY_VIOLATION` where it has not.
-pub fn restore(drafted: &Drafted, env: &Env, found: &Found) -> Result<(), Refusal> {
+pub fn restore(drafted: &Drafted, env: &Env, found: &Found, vouched: Option<&Vouched>) -> Result<(), Refusal> {
     let pinned = drafted.pinned();
     consistent(drafted)?;
     drafted.check_staged(env)?;
@@ -284,15 +304,22 @@ pub fn restore(drafted: &Drafted, env: &Env, found: &Found) -> Result<(), Refusa
         return Err(Refusal::new(ReasonCode::DatasetArtifactImmutabilityViolation, PHASE, "the rebuilt rows are not those that were published (LABEL_STATE_DRIFT: an assertion was added under an observed time before the cut-off, or removed)")
             .with_evidence([format!("published rows_digest {}", found.index.get("rows_digest").and_then(Value::as_str).unwrap_or("unknown")), format!("rebuilt rows_digest {}", drafted.rows_digest())]));
     }
+    let index = document(&index_of(drafted, &evidence_of(drafted, None)?));
+    let made = blake3::hash(&index).to_hex().to_string();
+    if let Some(vouched) = vouched.filter(|vouched| vouched.index != made) {
+        let message = "the rebuilt data set is not the one that was published: its index differs, and no manifest is put back for it";
+        return Err(Refusal::new(ReasonCode::DatasetArtifactImmutabilityViolation, PHASE, message)
+            .with_evidence([format!("published {}", vouched.index), format!("rebuilt {made}")]));
+    }
     for file in drafted.files() {
         place_part(drafted, env, file)?;
     }
     pinned.clear_staging(env, "");
-    let evidence = place_evidence(drafted, env)?;
-    place(
-        env,
-        &pinned.dataset_ref().join("index.json"),
-        &document(&index_of(drafted, &evidence)),
-        ReasonCode::DatasetArtifactImmutabilityViolation,
-    )
+    evidence_of(drafted, Some(env))?;
+    place(env, &index_ref(pinned), &index, ReasonCode::DatasetArtifactImmutabilityViolation)?;
+    if vouched.is_some() {
+        let bytes = manifest::manifest_bytes(pinned.intent(), pinned.id());
+        place(env, &pinned.manifest_ref(), &bytes, ReasonCode::ManifestImmutabilityViolation)?;
+    }
+    Ok(())
 }

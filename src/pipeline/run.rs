@@ -1,6 +1,7 @@
 //! Drives the gates for one request, and keeps the ledger's story of it. The command line, a worker and
 //! the console call the same functions and differ only in [`Gatekeeper`] and progress.
 
+mod audit;
 mod corridor;
 mod heartbeat;
 mod outcome;
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
+pub(crate) use audit::on_record;
 pub(in crate::pipeline) use corridor::event_logs;
 pub use outcome::RunResult;
 
@@ -18,7 +20,7 @@ use super::gate::{Env, Phase, Refusal};
 use super::pin;
 use crate::contract::ReasonCode;
 use crate::contract::intent::IntentKind;
-use crate::ledger::{End, ExecutionMode, Ledger, LedgerError, NewRun, Owner, RUN_DONE_LATE, RunRow, Status, Submitted};
+use crate::ledger::{End, ExecutionMode, Ledger, LedgerError, NewRun, Owner, RUN_DONE_LATE, Retry, RunRow, Status, Submitted};
 use crate::time::Clock;
 
 /// What stands at each gate: it may look at the proof that was just made, and stop the run.
@@ -115,6 +117,19 @@ impl Request {
 /// # Errors
 /// Only what keeps the ledger from recording anything; every refusal is a [`RunResult`].
 pub fn run(request: &Request, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
+    carry_on(request, env, host, keeper, true)
+}
+
+/// As [`run`], for whoever works off a queue: a run that has failed is not tried again unless it was put into
+/// the queue again.
+///
+/// # Errors
+/// As of [`run`].
+pub fn take_up(request: &Request, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
+    carry_on(request, env, host, keeper, false)
+}
+
+fn carry_on(request: &Request, env: &Env, host: &Host, keeper: &dyn Gatekeeper, again_failed: bool) -> Result<RunResult, LedgerError> {
     let admitted = match admit(request, env, host)? {
         Ok(admitted) => admitted,
         Err(result) => return Ok(*result),
@@ -124,7 +139,7 @@ pub fn run(request: &Request, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -
         Submitted::Mismatch(row) => Ok(taken(&admitted, &row)),
         Submitted::Existing(row) => match row.status {
             Status::Queued | Status::Running => execute(admitted, row, env, host, keeper),
-            Status::Failed if row.retryable() => execute(admitted, row, env, host, keeper),
+            Status::Failed if again_failed && row.retryable() => execute(admitted, row, env, host, keeper),
             Status::Done => again(admitted, &row, env, host),
             Status::PublishPending => settle(admitted, &row, env, host),
             Status::Failed | Status::Cancelled | Status::Rejected => Ok(RunResult::duplicate(&row)),
@@ -156,6 +171,22 @@ pub fn resume(row: &RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> 
 /// `PUBLISH_RETRY_EXHAUSTED`, `RETRY_NOT_PENDING`, and what keeps the ledger from recording.
 pub fn retry(row: &RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
     host.ledger.retry_requested(&row.run_key, env.config.launcher().max_publish_retry_attempts)?;
+    republish(row, env, host, keeper)
+}
+
+/// As [`retry`], for a queued request, which has one retry: where it had been given and used before, how the
+/// run stands is the answer.
+///
+/// # Errors
+/// As of [`retry`].
+pub fn retry_for(request_id: &str, row: &RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
+    match host.ledger.retry_for(&row.run_key, env.config.launcher().max_publish_retry_attempts, request_id)? {
+        Retry::Given(_) | Retry::Before { begun: false } => republish(row, env, host, keeper),
+        Retry::Before { begun: true } => Ok(RunResult::pending(row)),
+    }
+}
+
+fn republish(row: &RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
     let admitted = match admit(&Request::of_row(row)?, env, host)? {
         Ok(admitted) => admitted,
         Err(result) => return Ok(*result),
@@ -239,21 +270,31 @@ pub(crate) fn new_run(admitted: &Admitted) -> NewRun {
         provenance: json!({
             "ofs_code_release_id": intent.code_release, "policy_revision": intent.policy_revision, "config_revision": intent.config_revision, "run_facts_ref": intent.run_facts_ref,
             "non_training_allowed": intent.non_training_allowed, "parity_anchor_ref": intent.parity_anchor_ref, "running_release": pin::RELEASE,
-            "supersedes": admitted.superseded(), "supersede_reason": admitted.supersede_reason(),
+            "supersedes": admitted.superseded_as_given(), "supersede_reason": admitted.supersede_reason(),
         }),
     }
 }
 
 fn execute(admitted: Admitted, row: RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
-    match Attempt::start(admitted, &row, ExecutionMode::Full, env, host)? {
-        Ok(attempt) => attempt.walk(keeper),
-        Err(busy) => Ok(*busy),
+    match Attempt::start(admitted.clone(), &row, ExecutionMode::Full, env, host) {
+        Ok(Ok(attempt)) => attempt.walk(keeper),
+        Ok(Err(busy)) => Ok(*busy),
+        // Somebody else has ended it since it was looked at: that is the answer.
+        Err(LedgerError::InvalidTransition { .. }) => match host.ledger.run(&row.run_key)? {
+            Some(row) if row.status == Status::Done => again(admitted, &row, env, host),
+            Some(row) if row.status == Status::PublishPending => Ok(RunResult::pending(&row)),
+            Some(row) => Ok(RunResult::duplicate(&row)),
+            None => Err(LedgerError::NotFound(row.run_key)),
+        },
+        Err(error) => Err(error),
     }
 }
 
 /// A request that was DONE comes again: its stored result, after a look whether its data is still there.
 fn again(admitted: Admitted, row: &RunRow, env: &Env, host: &Host) -> Result<RunResult, LedgerError> {
+    let env = &on_record(env, host, &row.run_key);
     let intact = outcome::files_are_there(row, env);
+    let recorded = receipt_on_record(row, host)?;
     let pinned = match intact {
         Ok(true) => {
             // What it had staged may have stayed if the store failed right after the commit.
@@ -268,7 +309,7 @@ fn again(admitted: Admitted, row: &RunRow, env: &Env, host: &Host) -> Result<Run
             let message = "data files are gone and cannot be rebuilt: the pins of this request have changed since it was published";
             return Err(Refusal::new(ReasonCode::BuildPlanImmutabilityViolation, Phase::Pins, message));
         }
-        corridor::restore(pinned, env)
+        corridor::restore(pinned, env, &recorded)
     });
     match restored {
         Ok(missing) => {
@@ -279,9 +320,18 @@ fn again(admitted: Admitted, row: &RunRow, env: &Env, host: &Host) -> Result<Run
     }
 }
 
+/// The digest of the publication receipt, as the ledger recorded it when the run was done.
+fn receipt_on_record(row: &RunRow, host: &Host) -> Result<String, LedgerError> {
+    let events = host.ledger.events(&row.run_key, 0)?;
+    let done = events.iter().rev().find(|e| [crate::ledger::RUN_DONE, RUN_DONE_LATE].contains(&e.event_type.as_str()));
+    let digest = done.and_then(|e| e.detail.get("receipt_blake3")).and_then(Value::as_str);
+    Ok(digest.unwrap_or_default().to_owned())
+}
+
 /// A pending run comes again: a manifest that turned up meanwhile wins; else it stays pending.
 fn settle(admitted: Admitted, row: &RunRow, env: &Env, host: &Host) -> Result<RunResult, LedgerError> {
-    let found = pin::resolve(admitted.clone(), env).and_then(|pinned| pinned.find_published(env).map(|found| (pinned, found)));
+    let recorded = on_record(env, host, &row.run_key);
+    let found = pin::resolve(admitted.clone(), &recorded).and_then(|pinned| pinned.find_published(env).map(|found| (pinned, found)));
     let Ok((_, Some(_))) = found else { return Ok(RunResult::pending(row)) };
     match Attempt::start(admitted, row, ExecutionMode::PublishOnly, env, host)? {
         Ok(attempt) => attempt.adopt_late(),

@@ -134,6 +134,12 @@ impl Store for LocalStore {
         Ok(data.is_file().then_some(data.len()))
     }
 
+    fn real(&self, at: &Ref) -> Result<Option<Ref>, StoreError> {
+        let Some(path) = self.resolve(at)?.filter(|path| path.is_file()) else { return Ok(None) };
+        let relative = path.strip_prefix(&self.root).ok().and_then(Path::to_str);
+        relative.map(Ref::parse).transpose()
+    }
+
     fn list(&self, below: &Ref) -> Result<Vec<(Ref, u64)>, StoreError> {
         let mut found = Vec::new();
         let mut folders = vec![below.clone()];
@@ -189,7 +195,14 @@ impl Store for LocalStore {
     fn unstage(&self, at: &Ref) -> Result<(), StoreError> {
         let location = self.staging(at)?;
         match block_on(self.files.delete(&location)) {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {
+                // A folder of staging that is empty goes with its last file; one that is not, stays.
+                let parent = at.as_str().rsplit_once('/').and_then(|(parent, _)| Ref::parse(parent).ok());
+                if let Some(parent) = parent.filter(Ref::staging).filter(|p| p.as_str().split('/').count() > 3) {
+                    let _ = std::fs::remove_dir(self.root.join(parent.as_str()));
+                }
+                Ok(())
+            }
             Err(e) => Err(of_object(at, e)),
         }
     }
@@ -272,6 +285,7 @@ mod tests {
         assert_eq!(store.promote(&staged, &to).unwrap(), Created::Exists);
         store.unstage(&staged).unwrap();
         store.unstage(&staged).unwrap();
+        assert!(!dir.path().join("R/ofs/staging/k").exists() && dir.path().join("R/ofs/staging").is_dir());
         assert_eq!(digest(&store, &to).unwrap().1, PART as u64 + 5);
         drop(store.stage(&staged).unwrap());
         assert_eq!(store.list(&Ref::of(&["R"])).unwrap(), [(to, PART as u64 + 5)]);

@@ -9,7 +9,7 @@ mod local;
 use std::fmt;
 use std::io::{Read, Write};
 
-pub use corridor::{Corridor, Resolution};
+pub use corridor::{AuditSink, Corridor, RefType, Resolution, Unrecorded};
 pub use local::LocalStore;
 pub(crate) use local::{contained, temporary};
 
@@ -172,6 +172,14 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// `Denied`, `Io`.
     fn size(&self, at: &Ref) -> Result<Option<u64>, StoreError>;
+
+    /// The ref under which an object really lies, after links were followed; nothing where nothing is there.
+    ///
+    /// # Errors
+    /// `Denied` for a link that leaves the root, `Io`.
+    fn real(&self, at: &Ref) -> Result<Option<Ref>, StoreError> {
+        Ok(self.size(at)?.map(|_| at.clone()))
+    }
 
     /// All objects below a prefix with their sizes, sorted by ref; temporary names are left out.
     ///

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::Observed;
+use super::{Observed, queue};
 use crate::config::Config;
 use crate::contract::ReasonCode;
-use crate::ledger::{Ledger, LedgerError, RunRow};
+use crate::ledger::{ExecutionMode, Ledger, LedgerError, Order, RunFilter, RunRow, Status};
 use crate::operate::fault::{Fault, FaultyStore, until_killed};
 use crate::operate::mutate::{Broken, Scratchpad, broken};
 use crate::operate::open;
@@ -21,14 +21,14 @@ use crate::pipeline::gate::Env;
 use crate::pipeline::progress::Progress;
 use crate::pipeline::run::{self, Gatekeeper, Host, Request, RunResult, StopSignal, Unattended};
 use crate::prove;
-use crate::store::Store;
-use crate::time::SystemClock;
+use crate::store::{Store, Unrecorded};
+use crate::time::{Clock, FixedClock, SystemClock};
 
 /// Who acts, in the ledger's words.
 const ACTOR: &str = "DEMO::player";
 
 /// An action that ended before there was a result.
-struct NotRun {
+pub(super) struct NotRun {
     code: ReasonCode,
     message: String,
 }
@@ -81,6 +81,27 @@ pub(super) fn act(pad: &Scratchpad, step: &Step) -> Result<Observed, Broken> {
             let request_id = request_id(&request(name)?.intent);
             until_killed(|| again(&request_id, &env, &host, run::resume))
         }
+        Verb::Submit(name) => {
+            let request = request(name)?;
+            until_killed(|| queue::submit(&request, &env, &host))
+        }
+        Verb::SubmitRetry(name) => {
+            let request_id = request_id(&request(name)?.intent);
+            until_killed(|| queue::submit_retry(&request_id, &env, &host))
+        }
+        Verb::Work(name) => {
+            let request_id = requested(pad, name)?;
+            until_killed(|| queue::work(pad.name("run"), &request_id, &env, &host))
+        }
+        Verb::Race { intent, owners } => {
+            let intent = pad.path(&format!("intents/{intent}.json"));
+            until_killed(|| queue::race(pad, &intent, *owners))
+        }
+        Verb::Cancel(name) | Verb::Fail(name) => {
+            let order = if matches!(step.verb, Verb::Cancel(_)) { Order::Cancel } else { Order::Fail };
+            let request_id = request_id(&request(name)?.intent);
+            until_killed(|| queue::end(order, &request_id, &host))
+        }
         Verb::Verify(manifest) => until_killed(|| verify(&pad.fill(manifest), &env, &host)),
         other => return broken(format!("{} is no action", other.words())),
     };
@@ -89,11 +110,25 @@ pub(super) fn act(pad: &Scratchpad, step: &Step) -> Result<Observed, Broken> {
         Some(Err(not_run)) => not_run.observed(),
         None => Observed { status: "KILLED".into(), exit: 137, ..Observed::default() },
     };
-    if let Verb::Run(name) | Verb::Resume(name) | Verb::Retry(name) = &step.verb {
-        let key = crate::identity::run_key(&request_id(&request(name)?.intent));
+    if let Verb::Run(name) | Verb::Resume(name) | Verb::Retry(name) | Verb::Work(name) = &step.verb {
+        let key = crate::identity::run_key(&requested(pad, name)?);
         complete(&mut observed, host.ledger.run(&key).ok().flatten());
     }
     Ok(observed)
+}
+
+/// The id of a request: that of an intent, or the name itself.
+fn requested(pad: &Scratchpad, name: &str) -> Result<String, Broken> {
+    match std::fs::read(pad.path(&format!("intents/{name}.json"))) {
+        Ok(intent) => Ok(request_id(&intent)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(pad.fill(name)),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The run of a request.
+pub(super) fn row(request_id: &str, host: &Host) -> Result<RunRow, NotRun> {
+    Ok(host.ledger.run_by_request(request_id)?.ok_or_else(|| LedgerError::NotFound(request_id.to_owned()))?)
 }
 
 fn request_id(intent: &[u8]) -> String {
@@ -109,28 +144,43 @@ fn complete(observed: &mut Observed, row: Option<RunRow>) {
     }
 }
 
-fn open_up(pad: &Scratchpad, fault: &Fault) -> Result<(Env, Host), NotRun> {
+pub(super) fn open_up(pad: &Scratchpad, fault: &Fault) -> Result<(Env, Host), NotRun> {
     let config = config(pad.root()).map_err(|e| NotRun { code: ReasonCode::ConfigInvalid, message: e.to_string() })?;
     let store = open::store(&config).map_err(|e| NotRun { code: e.code, message: e.message })?;
     let ledger = Ledger::open(&config.path("ledger"), Arc::new(SystemClock), ACTOR)?;
     let (store_root, inner): (_, Arc<dyn Store>) = (Some(store.root().to_owned()), Arc::new(store));
     let env = Env {
-        store: Arc::new(FaultyStore::new(inner, fault.clone())),
+        store: Arc::new(FaultyStore::new(inner, fault.clone()).overtaken(overtake(&config))),
         store_root,
         config: Arc::new(config),
         cancel: CancellationToken::new(),
         progress: Arc::new(Progress::default()),
         attempt: format!("p{}", std::process::id()),
+        audit: Arc::new(Unrecorded),
     };
     let host = Host { ledger: Arc::new(ledger), clock: Arc::new(SystemClock), owner: fault.owner(), signal: StopSignal::default() };
     Ok((env, host))
+}
+
+/// Another process takes over every run that is under way, as it would once the lease of a stalled owner is
+/// over, and is gone at once.
+fn overtake(config: &Config) -> Box<dyn Fn() + Send + Sync> {
+    let path = config.path("ledger");
+    let ahead = i64::try_from(config.launcher().lease_seconds.saturating_add(1).saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+    Box::new(move || {
+        let later = FixedClock::new(SystemClock.now().plus_micros(ahead));
+        let Ok(ledger) = Ledger::open(&path, Arc::new(later), ACTOR) else { return };
+        for row in ledger.runs(&RunFilter::default()).unwrap_or_default().into_iter().filter(|row| row.status == Status::Running) {
+            let _ = ledger.start(&row.run_key, ExecutionMode::Full, &Fault::gone(), ahead);
+        }
+    })
 }
 
 /// An operator's action on the run of a request.
 type Again = fn(&RunRow, &Env, &Host, &dyn Gatekeeper) -> Result<RunResult, LedgerError>;
 
 fn again(request_id: &str, env: &Env, host: &Host, action: Again) -> Result<Observed, NotRun> {
-    let row = host.ledger.run_by_request(request_id)?.ok_or_else(|| LedgerError::NotFound(request_id.to_owned()))?;
+    let row = row(request_id, host)?;
     Ok(Observed::of(&action(&row, env, host, &Unattended)?))
 }
 
@@ -153,7 +203,7 @@ fn verify(given: &str, env: &Env, host: &Host) -> Result<Observed, NotRun> {
 }
 
 impl NotRun {
-    fn observed(self) -> Observed {
+    pub(super) fn observed(self) -> Observed {
         Observed {
             status: "NOT_RUN".into(),
             exit: self.code.info().exit,
@@ -165,7 +215,7 @@ impl NotRun {
 }
 
 impl Observed {
-    fn of(result: &RunResult) -> Self {
+    pub(super) fn of(result: &RunResult) -> Self {
         let text = |pointer: &str| result.document.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
         let evidence = result.document.pointer("/reason/evidence").and_then(Value::as_array);
         Observed {

@@ -58,10 +58,27 @@ pub(super) fn judge(
             problems.push(format!("{}: expected {wanted}, found {}", pad.fill(place), stands.unwrap_or_default()));
         }
     }
+    if !expect.refs.is_empty() {
+        problems.extend(not_audited(pad, found, &expect.refs));
+    }
     if let Some(event) = &expect.event {
         problems.extend(lacks_event(pad, found, event));
     }
     Ok(problems)
+}
+
+/// Ref types whose latest resolution is not on record as it must be.
+fn not_audited(pad: &Scratchpad, found: &Observed, refs: &BTreeMap<String, String>) -> Vec<String> {
+    let rows = config(pad.root()).ok().and_then(|config| reader(&config).ok()?.ref_rows(found.run_key.as_deref()).ok()).unwrap_or_default();
+    let verdict = |kind: &str| {
+        let row = rows.iter().rev().find(|row| row.ref_type == kind)?;
+        Some(row.reason_code.clone().unwrap_or_else(|| row.decision.clone()))
+    };
+    let wrong = |(kind, wanted): (&String, &String)| {
+        let stands = verdict(kind).unwrap_or_else(|| "nothing".into());
+        (stands != *wanted).then(|| format!("audit of {kind}: expected {wanted}, found {stands}"))
+    };
+    refs.iter().filter_map(wrong).collect()
 }
 
 fn lacks_event(pad: &Scratchpad, found: &Observed, event: &str) -> Option<String> {

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::audit;
 use super::heartbeat::Heartbeat;
 use super::outcome::{self, Parts, RunResult};
 use super::{GateView, Gatekeeper, Host, done};
@@ -14,7 +15,7 @@ use crate::pipeline::pin::{self, Found, Pinned};
 use crate::pipeline::publish::{self, Commit, Published};
 use crate::pipeline::{label, replay};
 use crate::source::{Archive, EventLog, FileBus, labels};
-use crate::store::{Ref, create_immutable};
+use crate::store::{Ref, RefType, create_immutable};
 use crate::time::Instant;
 
 /// Why an attempt stops.
@@ -64,7 +65,13 @@ pub(in crate::pipeline) fn event_logs(env: &Env, run: &str) -> Result<Vec<Box<dy
 }
 
 fn timeline(env: &Env) -> Result<Box<dyn labels::LabelTimeline>, Refusal> {
-    labels::open(&env.config.path("labels")).map_err(|e| Refusal::new(e.code, Phase::Labels, e.to_string()))
+    let found = env
+        .corridor("")
+        .file(RefType::LabelTimeline, env.config.text("paths", "labels"), "to resolve labels as they were known")
+        .map_err(|denied| Refusal::of_denial(Phase::Labels, &denied, ReasonCode::LabelStoreUnavailable))?;
+    // Where nothing is there the timeline says so, in the words of its kind.
+    let at = found.unwrap_or_else(|| env.config.path("labels"));
+    labels::open(&at).map_err(|e| Refusal::new(e.code, Phase::Labels, e.to_string()))
 }
 
 /// A defect that panics ends the run as FAILED with its words, instead of leaving it RUNNING. What unwinds
@@ -129,16 +136,21 @@ fn drifted(refusal: Refusal) -> Refusal {
         .with_evidence(std::iter::once(first).chain(refusal.evidence))
 }
 
-/// Rebuilds a published data set and puts back what is missing; what was put back.
-pub(super) fn restore(pinned: Pinned, env: &Env) -> Result<Vec<String>, Refusal> {
-    let found = pinned.find_published(env)?.ok_or_else(|| {
-        Refusal::new(ReasonCode::DatasetNotFound, Phase::Publication, "the manifest itself is gone; a new request id publishes again")
-    })?;
+/// Rebuilds a published data set and puts back what is missing; what was put back. Where the manifest itself
+/// is gone, the run's receipt vouches for it, of which the ledger `recorded` the digest.
+pub(super) fn restore(pinned: Pinned, env: &Env, recorded: &str) -> Result<Vec<String>, Refusal> {
+    let (found, vouched) = match pinned.find_published(env)? {
+        Some(found) => (found, None),
+        None => {
+            let vouched = publish::vouched(&pinned, env, recorded)?;
+            (pinned.find_remains(env)?, Some(vouched))
+        }
+    };
     let drafted = draft(pinned, env, &mut |_, _, _| Ok(()), &mut |_| Ok(())).map_err(|stop| match stop {
         Stop::Refused(r) | Stop::Pending(r) => drifted(*r),
         Stop::Ledger(e) => Refusal::new(e.code(), Phase::Ledger, e.to_string()),
     })?;
-    publish::restore(&drafted, env, &found)?;
+    publish::restore(&drafted, env, &found, vouched.as_ref())?;
     Ok(found.missing)
 }
 
@@ -153,7 +165,7 @@ impl<'a> Attempt<'a> {
     ) -> Result<Result<Self, Box<RunResult>>, LedgerError> {
         let seconds = env.config.launcher().lease_seconds;
         let lease_us = i64::try_from(seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
-        let lease = match host.ledger.start(&row.run_key, mode, &host.owner, lease_us) {
+        let lease = match host.ledger.start_after(&row.run_key, mode, Some(row.full_run_attempts), &host.owner, lease_us) {
             Ok(lease) => lease,
             Err(LedgerError::Busy { owner, expires }) => {
                 let refusal =
@@ -164,7 +176,7 @@ impl<'a> Attempt<'a> {
         };
         let number = host.ledger.run(&row.run_key)?.map_or(1, |r| r.attempt());
         // The token is a child, so that a lost lease stops this build and no other.
-        let env = Env { cancel: env.cancel.child_token(), attempt: lease.epoch.to_string(), ..env.clone() };
+        let env = Env { cancel: env.cancel.child_token(), attempt: lease.epoch.to_string(), ..audit::on_record_of(env, host, &lease) };
         let heart = Heartbeat::start(host.ledger.clone(), lease.clone(), &env, seconds);
         let resumed = row.last_seq > 1;
         Ok(Ok(Attempt {
@@ -293,7 +305,7 @@ impl<'a> Attempt<'a> {
             other => other,
         })?;
         self.enter(Phase::Publication)?;
-        publish::restore(&drafted, &self.env, &found)?;
+        publish::restore(&drafted, &self.env, &found, None)?;
         self.host.ledger.record(&self.lease, "DATA_RESTORED", None, &json!({"restored": found.missing}))?;
         let found = pinned.find_published(&self.env)?.ok_or_else(|| {
             Refusal::new(ReasonCode::ManifestInvalid, Phase::Publication, "the manifest vanished while its data was restored")

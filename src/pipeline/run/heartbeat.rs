@@ -4,12 +4,16 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 
 use crate::ledger::{Lease, Ledger, LedgerError, OperatorRequest};
 use crate::pipeline::gate::Env;
+
+/// How soon an operator's request is heard of: what is asked meanwhile costs one read of a counter, and one of
+/// the run where another process has written.
+const LISTEN: Duration = Duration::from_millis(200);
 
 /// A running heartbeat; dropping it stops it.
 pub(super) struct Heartbeat {
@@ -17,6 +21,15 @@ pub(super) struct Heartbeat {
     asked: Arc<OnceLock<OperatorRequest>>,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What an operator has asked for since the ledger was looked at last.
+fn listen(ledger: &Ledger, lease: &Lease, seen: &mut Option<i64>) -> Result<Option<OperatorRequest>, LedgerError> {
+    let version = ledger.data_version()?;
+    if seen.replace(version) == Some(version) {
+        return Ok(None);
+    }
+    ledger.asked(lease)
 }
 
 impl Heartbeat {
@@ -31,9 +44,16 @@ impl Heartbeat {
         let thread = std::thread::Builder::new().name("heartbeat".into()).spawn(move || {
             // Once a second at least, so that another process sees progress within two.
             let pause = (life / 3).min(Duration::from_secs(1));
-            let mut failures = 0u32;
-            while stopped.recv_timeout(pause) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
-                match ledger.heartbeat(&lease, lease_us, Some(&env.progress.sample())) {
+            let (mut failures, mut beaten, mut version) = (0u32, Instant::now(), None);
+            while stopped.recv_timeout(pause.min(LISTEN)) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+                let due = beaten.elapsed() >= pause;
+                let heard = if due {
+                    beaten = Instant::now();
+                    ledger.heartbeat(&lease, lease_us, Some(&env.progress.sample()))
+                } else {
+                    listen(&ledger, &lease, &mut version)
+                };
+                match heard {
                     Ok(None) => failures = 0,
                     // Not renewed any more: an owner that does not obey can be replaced when its lease ends.
                     Ok(Some(order)) => {

@@ -49,6 +49,7 @@ impl Home {
             cancel: Default::default(),
             progress: Arc::new(Progress::default()),
             attempt: "t".into(),
+            audit: Arc::new(crate::store::Unrecorded),
         };
         Home { env, host: Host { ledger, clock, owner: Owner::current(), signal: StopSignal::default() }, dir }
     }
