@@ -8,6 +8,8 @@ mod faults;
 mod ledger_story;
 mod operators;
 mod oracle;
+mod races;
+mod resume;
 mod scenarios;
 mod support;
 mod workers;

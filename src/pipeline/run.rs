@@ -5,6 +5,8 @@ mod audit;
 mod corridor;
 mod heartbeat;
 mod outcome;
+mod resume;
+mod walk;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -40,6 +42,8 @@ pub struct GateView {
     pub facts: Vec<(&'static str, String)>,
     /// Where the receipt lies.
     pub evidence: String,
+    /// Whether an earlier attempt had passed it, and its files prove it still.
+    pub reproved: bool,
 }
 
 /// Lets every gate pass.
@@ -134,6 +138,21 @@ fn carry_on(request: &Request, env: &Env, host: &Host, keeper: &dyn Gatekeeper, 
         Ok(admitted) => admitted,
         Err(result) => return Ok(*result),
     };
+    let mut looks = 0;
+    loop {
+        match answer(admitted.clone(), env, host, keeper) {
+            // Another process brought the run further between the look and the start; its state now is what counts.
+            Err(LedgerError::InvalidTransition { .. }) if looks < MOST_LOOKS => looks += 1,
+            answered => return answered,
+        }
+    }
+}
+
+/// How often a request looks again at a run that others bring from state to state under its hands.
+const MOST_LOOKS: u32 = 16;
+
+/// Does what the state of a request's run calls for.
+fn answer(admitted: Admitted, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
     match host.ledger.submit(&new_run(&admitted))? {
         Submitted::New(row) => execute(admitted, row, env, host, keeper),
         Submitted::Mismatch(row) => Ok(taken(&admitted, &row)),
@@ -191,11 +210,16 @@ fn republish(row: &RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> R
         Ok(admitted) => admitted,
         Err(result) => return Ok(*result),
     };
-    let attempt = match Attempt::start(admitted, row, ExecutionMode::PublishOnly, env, host)? {
-        Ok(attempt) => attempt,
-        Err(busy) => return Ok(*busy),
-    };
-    attempt.republish(keeper)
+    match Attempt::start(admitted, row, ExecutionMode::PublishOnly, env, host) {
+        Ok(Ok(attempt)) => attempt.republish(keeper),
+        Ok(Err(busy)) => Ok(*busy),
+        // Another retry was faster, and has published it meanwhile.
+        Err(error @ LedgerError::InvalidTransition { .. }) => match host.ledger.run(&row.run_key)? {
+            Some(row) if row.status == Status::Done => Ok(RunResult::duplicate(&row)),
+            _ => Err(error),
+        },
+        Err(error) => Err(error),
+    }
 }
 
 /// Admits a request, or puts its refusal on record.
@@ -298,7 +322,7 @@ fn again(admitted: Admitted, row: &RunRow, env: &Env, host: &Host) -> Result<Run
     let pinned = match intact {
         Ok(true) => {
             // What it had staged may have stayed if the store failed right after the commit.
-            pin::clear_staging(&admitted, env, "");
+            pin::clear_staging(&admitted, env, |_| true);
             return Ok(RunResult::duplicate(row));
         }
         Ok(false) => pin::resolve(admitted, env),
