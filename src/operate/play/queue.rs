@@ -89,10 +89,9 @@ pub(super) fn race(pad: &Scratchpad, intent: &Path, owners: usize) -> Result<Obs
         threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
     });
     let ended = all.into_iter().map(|end| end.unwrap_or_else(NotRun::observed)).collect::<Vec<_>>();
-    let lawful = |end: &Observed| match (end.status.as_str(), end.outcome.as_deref(), end.code.as_deref()) {
-        ("DONE", Some("NEW" | "DUPLICATE"), None) => true,
-        ("RUNNING", None, Some("RUN_BUSY")) => true,
-        _ => false,
+    let lawful = |end: &Observed| {
+        let told = (end.status.as_str(), end.outcome.as_deref(), end.code.as_deref());
+        matches!(told, ("DONE", Some("NEW" | "DUPLICATE"), None) | ("RUNNING", None, Some("RUN_BUSY")))
     };
     let told = ended.iter().map(|e| format!("{} {} {}", e.status, e.outcome.as_deref().unwrap_or("-"), e.code.as_deref().unwrap_or("-")));
     let evidence: Vec<String> = told.collect();
