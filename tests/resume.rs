@@ -5,9 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    FLIGHTS_RUN, Output, Workspace, archive_folder, archive_record, assertion, facts, instant, intent, lines, outcome,
-};
+use crate::support::{FLIGHTS_RUN, Output, Workspace, archive_folder, archive_record, assertion, facts, instant, intent, lines, outcome};
 
 const TRAIN: &str = "nycflights13.train.2013-01-01.2013-01-02";
 const GATES: [&str; 3] = ["replay", "labels", "features"];

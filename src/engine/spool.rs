@@ -166,11 +166,7 @@ impl Spool {
     ///
     /// # Errors
     /// Spill space or a writer that fails, and whatever `select` says.
-    pub fn save(
-        &self,
-        to: impl Write,
-        mut select: impl FnMut(RecordBatch) -> Result<RecordBatch, EngineError>,
-    ) -> Result<(), EngineError> {
+    pub fn save(&self, to: impl Write, mut select: impl FnMut(RecordBatch) -> Result<RecordBatch, EngineError>) -> Result<(), EngineError> {
         let mut writer = StreamWriter::try_new(to, &self.schema)?;
         for shard in 0..self.shards {
             writer.write(&select(self.shard(shard)?)?)?;

@@ -288,7 +288,15 @@ impl Ledger {
     }
 
     fn over(conn: Connection, clock: Arc<dyn Clock>, actor: &str) -> Self {
-        Ledger { conn: Mutex::new(conn), clock, actor: actor.to_owned(), host: owner::host(), read_only: false, immutable: false, watch: None }
+        Ledger {
+            conn: Mutex::new(conn),
+            clock,
+            actor: actor.to_owned(),
+            host: owner::host(),
+            read_only: false,
+            immutable: false,
+            watch: None,
+        }
     }
 
     /// Opens an existing ledger for reading: as a live reader, else, where SQLite can make no shared

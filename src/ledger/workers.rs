@@ -70,7 +70,8 @@ impl Ledger {
     pub fn workers_alive(&self, life_us: i64) -> Result<usize> {
         let Instant(since) = self.clock.now().plus_micros(-life_us);
         self.ask(|conn| {
-            let mut query = conn.prepare_cached("SELECT worker_id, host, pid FROM workers WHERE stopped_at IS NULL AND heartbeat_at >= ?1")?;
+            let mut query =
+                conn.prepare_cached("SELECT worker_id, host, pid FROM workers WHERE stopped_at IS NULL AND heartbeat_at >= ?1")?;
             let workers = query.query_map([since], |row| {
                 let id: String = row.get(0)?;
                 let started = id.rsplit_once('/').map(|(_, started)| started.to_owned()).unwrap_or_default();

@@ -47,18 +47,10 @@ pub enum Mishap {
 
 impl Mishap {
     /// What can befall a store in one process.
-    pub const OF_STORE: [Mishap; 7] = [
-        Mishap::Error,
-        Mishap::LostAnswer,
-        Mishap::Outage,
-        Mishap::ShortWrite,
-        Mishap::NoSpace,
-        Mishap::Kill,
-        Mishap::KillAfter,
-    ];
+    pub const OF_STORE: [Mishap; 7] =
+        [Mishap::Error, Mishap::LostAnswer, Mishap::Outage, Mishap::ShortWrite, Mishap::NoSpace, Mishap::Kill, Mishap::KillAfter];
     /// What can befall a ledger in one process.
-    pub const OF_LEDGER: [Mishap; 6] =
-        [Mishap::Error, Mishap::LostAnswer, Mishap::Outage, Mishap::Busy, Mishap::Kill, Mishap::KillAfter];
+    pub const OF_LEDGER: [Mishap; 6] = [Mishap::Error, Mishap::LostAnswer, Mishap::Outage, Mishap::Busy, Mishap::Kill, Mishap::KillAfter];
 
     /// Whether the owner does not live on.
     pub fn deadly(self) -> bool {
@@ -150,7 +142,12 @@ impl Trap {
         (number == self.at || (self.mishap == Mishap::Outage && number > self.at)).then_some(self.mishap)
     }
 
-    fn around<T, E>(&self, mishap: Option<Mishap>, broken: impl Fn(&'static str) -> E, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    fn around<T, E>(
+        &self,
+        mishap: Option<Mishap>,
+        broken: impl Fn(&'static str) -> E,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
         let Some(mishap) = mishap else { return work() };
         let error = || Err(broken(mishap.words()));
         match mishap {

@@ -102,11 +102,9 @@ fn keyless(subjects: &RecordBatch) -> Result<RecordBatch, EngineError> {
 /// The subjects of events of one key shard, as the replay hands them on (see `projection::subject`).
 fn add_subjects(subjects: &Spool, events: &RecordBatch, key_shard: u32) -> Result<(), EngineError> {
     let ids = column(events, event::EVENT_ID)?.as_string_opt::<i32>().ok_or_else(missing)?;
-    let shards: Vec<u32> =
-        (0..ids.len()).map(|row| shard_of(ids.value(row).as_bytes(), subjects.shards())).collect();
-    let mut columns: Vec<(usize, ArrayRef)> = vec![
-        (subject::KEY_SHARD, Arc::new(Int32Array::from(vec![i32::try_from(key_shard).unwrap_or(i32::MAX); ids.len()]))),
-    ];
+    let shards: Vec<u32> = (0..ids.len()).map(|row| shard_of(ids.value(row).as_bytes(), subjects.shards())).collect();
+    let mut columns: Vec<(usize, ArrayRef)> =
+        vec![(subject::KEY_SHARD, Arc::new(Int32Array::from(vec![i32::try_from(key_shard).unwrap_or(i32::MAX); ids.len()])))];
     for (to, from) in [
         (subject::EVENT_ID, event::EVENT_ID),
         (subject::HASH, event::HASH),
