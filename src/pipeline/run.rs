@@ -140,7 +140,8 @@ fn carry_on(request: &Request, env: &Env, host: &Host, keeper: &dyn Gatekeeper, 
     };
     let mut looks = 0;
     loop {
-        match answer(admitted.clone(), env, host, keeper) {
+        // What failed under somebody else's hands meanwhile is the answer, not a reason to try again.
+        match answer(admitted.clone(), env, host, keeper, again_failed && looks == 0) {
             // Another process brought the run further between the look and the start; its state now is what counts.
             Err(LedgerError::InvalidTransition { .. }) if looks < MOST_LOOKS => looks += 1,
             answered => return answered,
@@ -152,7 +153,7 @@ fn carry_on(request: &Request, env: &Env, host: &Host, keeper: &dyn Gatekeeper, 
 const MOST_LOOKS: u32 = 16;
 
 /// Does what the state of a request's run calls for.
-fn answer(admitted: Admitted, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
+fn answer(admitted: Admitted, env: &Env, host: &Host, keeper: &dyn Gatekeeper, again_failed: bool) -> Result<RunResult, LedgerError> {
     match host.ledger.submit(&new_run(&admitted))? {
         Submitted::New(row) => execute(admitted, row, env, host, keeper),
         Submitted::Mismatch(row) => Ok(taken(&admitted, &row)),
@@ -300,17 +301,9 @@ pub(crate) fn new_run(admitted: &Admitted) -> NewRun {
 }
 
 fn execute(admitted: Admitted, row: RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
-    match Attempt::start(admitted.clone(), &row, ExecutionMode::Full, env, host) {
-        Ok(Ok(attempt)) => attempt.walk(keeper),
-        Ok(Err(busy)) => Ok(*busy),
-        // Somebody else has ended it since it was looked at: that is the answer.
-        Err(LedgerError::InvalidTransition { .. }) => match host.ledger.run(&row.run_key)? {
-            Some(row) if row.status == Status::Done => again(admitted, &row, env, host),
-            Some(row) if row.status == Status::PublishPending => Ok(RunResult::pending(&row)),
-            Some(row) => Ok(RunResult::duplicate(&row)),
-            None => Err(LedgerError::NotFound(row.run_key)),
-        },
-        Err(error) => Err(error),
+    match Attempt::start(admitted, &row, ExecutionMode::Full, env, host)? {
+        Ok(attempt) => attempt.walk(keeper),
+        Err(busy) => Ok(*busy),
     }
 }
 
