@@ -1,155 +1,62 @@
-//! A fault at every store operation: fail the N-th one, for N = 1, 2, 3 … until a build passes without
-//! meeting its fault. After each, a documented command must bring the run to the same bytes as an
-//! undisturbed build, and nothing discoverable may be wrong meanwhile.
+//! A mishap at every operation of store and ledger: at the N-th one, for N = 1, 2, 3 … until a build does
+//! not meet it. After each, a documented command must bring the run to the same bytes as an undisturbed
+//! build, and nothing discoverable may be wrong meanwhile.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use ofs::config::Config;
-use ofs::ledger::{Ledger, Owner};
+use ofs::ledger::{Ledger, LedgerError, Owner, RunRow, Status};
+use ofs::operate::fault::until_killed;
+use ofs::operate::mishap::{Mishap, Site, Trap};
 use ofs::pipeline::admit::Supersession;
 use ofs::pipeline::gate::Env;
 use ofs::pipeline::progress::Progress;
 use ofs::pipeline::run::{self, Host, Request, RunResult, StopSignal, Unattended};
-use ofs::store::{Created, ErrorKind, LocalStore, Ref, StagedFile, Store, StoreError};
+use ofs::store::{LocalStore, Store};
 use ofs::time::SystemClock;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Workspace, files};
 
-/// What happens at the operation that is hit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    /// It fails and did nothing.
-    Before,
-    /// It was carried out, but the answer is an error.
-    After,
-    /// The process dies before it.
-    Kill,
-}
+const TRAIN: &str = "nycflights13.train.2013-01-01.2013-01-02";
 
-#[derive(Debug)]
-struct Nth {
-    inner: LocalStore,
-    mode: Mode,
-    at: u64,
-    count: Arc<AtomicU64>,
-}
-
-struct Killed;
-
-fn broken(at: &Ref) -> StoreError {
-    StoreError::new(ErrorKind::Io, at.as_str(), "an injected fault")
-}
-
-impl Nth {
-    fn hit<T>(&self, at: &Ref, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        if self.count.fetch_add(1, Ordering::SeqCst) + 1 != self.at {
-            return work();
-        }
-        match self.mode {
-            Mode::Before => Err(broken(at)),
-            Mode::After => work().and_then(|_| Err(broken(at))),
-            // A worker thread cannot take the process down here; there the fault is an error.
-            Mode::Kill if std::thread::current().name() == Some("build") => std::panic::resume_unwind(Box::new(Killed)),
-            Mode::Kill => Err(broken(at)),
-        }
-    }
-}
-
-/// A staged file whose writes count too; the one that is hit is cut short.
-struct NthFile {
-    inner: Box<dyn StagedFile>,
-    at: Ref,
-    hit_at: u64,
-    count: Arc<AtomicU64>,
-}
-
-impl Write for NthFile {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.count.fetch_add(1, Ordering::SeqCst) + 1 == self.hit_at {
-            let _ = self.inner.write(&bytes[..bytes.len() / 2]);
-            return Err(std::io::Error::other("No space left on device (an injected fault)"));
-        }
-        self.inner.write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-impl StagedFile for NthFile {
-    fn finish(self: Box<Self>) -> Result<(), StoreError> {
-        if self.count.fetch_add(1, Ordering::SeqCst) + 1 == self.hit_at {
-            return Err(broken(&self.at));
-        }
-        self.inner.finish()
-    }
-}
-
-impl Store for Nth {
-    fn open(&self, at: &Ref) -> Result<Box<dyn Read + Send>, StoreError> {
-        self.hit(at, || self.inner.open(at))
-    }
-    fn size(&self, at: &Ref) -> Result<Option<u64>, StoreError> {
-        self.hit(at, || self.inner.size(at))
-    }
-    fn list(&self, below: &Ref) -> Result<Vec<(Ref, u64)>, StoreError> {
-        self.hit(below, || self.inner.list(below))
-    }
-    fn create(&self, at: &Ref, bytes: &[u8]) -> Result<Created, StoreError> {
-        self.hit(at, || self.inner.create(at, bytes))
-    }
-    fn stage(&self, at: &Ref) -> Result<Box<dyn StagedFile>, StoreError> {
-        let inner = self.hit(at, || self.inner.stage(at))?;
-        Ok(Box::new(NthFile { inner, at: at.clone(), hit_at: self.at, count: self.count.clone() }))
-    }
-    fn promote(&self, staged: &Ref, to: &Ref) -> Result<Created, StoreError> {
-        self.hit(to, || self.inner.promote(staged, to))
-    }
-    fn unstage(&self, at: &Ref) -> Result<(), StoreError> {
-        self.hit(at, || self.inner.unstage(at))
-    }
-}
-
-fn environment(root: &Path, store: Arc<dyn Store>) -> Env {
+/// What a process starts with: the store, the ledger and, perhaps, a mishap that waits in one of them.
+fn process(root: &Path, trap: Option<&Arc<Trap>>) -> (Env, Host) {
     let mut config = Config::load(Some(root), root, &BTreeMap::new()).unwrap();
     config.set_flag("limits", "threads", "1").unwrap();
     config.set_flag("paths", "scratch", "scratch").unwrap();
-    Env {
-        store,
+    let clean: Arc<dyn Store> = Arc::new(LocalStore::open(&root.join("store")).unwrap());
+    let env = Env {
+        store: trap.map_or(clean.clone(), |trap| trap.store(clean)),
         store_root: None,
         config: Arc::new(config),
         cancel: CancellationToken::new(),
         progress: Arc::new(Progress::default()),
         attempt: "test".into(),
         audit: Arc::new(ofs::store::Unrecorded),
-    }
-}
-
-fn host(root: &Path, owner: Owner) -> Host {
+    };
     let clock = Arc::new(SystemClock);
     let ledger = Ledger::open(&root.join("state/ledger.db"), clock.clone(), "test").unwrap();
-    Host { ledger: Arc::new(ledger), clock, owner, signal: StopSignal::default() }
+    let ledger = match trap {
+        Some(trap) => ledger.with_watch(trap.clone()),
+        None => ledger,
+    };
+    // When the next command comes, this process is gone, however it ended.
+    let owner = Owner { pid: 4_999_999, ..Owner::current() };
+    (env, Host { ledger: Arc::new(ledger), clock, owner, signal: StopSignal::default() })
 }
 
-fn request(root: &Path) -> Request {
-    Request { intent: std::fs::read(root.join("intents/train.json")).unwrap(), supersession: Supersession::default() }
+/// `ofs run`; nothing comes back from a process that was killed.
+fn build(root: &Path, trap: Option<&Arc<Trap>>) -> Option<Result<RunResult, LedgerError>> {
+    let (env, host) = process(root, trap);
+    let request = Request { intent: std::fs::read(root.join("intents/train.json")).unwrap(), supersession: Supersession::default() };
+    until_killed(|| run::run(&request, &env, &host, &Unattended))
 }
 
-fn build(root: &Path, store: Arc<dyn Store>, owner: Owner) -> Option<RunResult> {
-    let (root, request) = (root.to_owned(), request(root));
-    let thread = std::thread::Builder::new().name("build".into());
-    let run = move || run::run(&request, &environment(&root, store), &host(&root, owner), &Unattended).expect("the ledger is whole");
-    match thread.spawn(run).unwrap().join() {
-        Ok(result) => Some(result),
-        Err(cause) if cause.is::<Killed>() => None,
-        Err(cause) => std::panic::resume_unwind(cause),
-    }
+fn row(root: &Path) -> Option<RunRow> {
+    process(root, None).1.ledger.run_by_request(TRAIN).unwrap()
 }
 
 /// What anyone can discover: data sets and manifests, by name and content.
@@ -171,71 +78,112 @@ fn small() -> Workspace {
     workspace
 }
 
-fn recovered(root: &Path, first: Option<RunResult>) -> RunResult {
-    let clean: Arc<dyn Store> = Arc::new(LocalStore::open(&root.join("store")).unwrap());
-    if first.as_ref().is_some_and(|r| r.text("/status") == "PUBLISH_PENDING") {
-        let host = host(root, Owner::current());
-        let row = host.ledger.run(first.unwrap().text("/run_key")).unwrap().unwrap();
-        return run::retry(&row, &environment(root, clean), &host, &Unattended).unwrap();
+/// A documented command after a mishap: what the state allows, `run` and `resume` by turns where both do.
+fn recovered(root: &Path, turn: u64) -> RunResult {
+    let (env, host) = process(root, None);
+    match row(root) {
+        Some(row) if row.status == Status::PublishPending => run::retry(&row, &env, &host, &Unattended).unwrap(),
+        Some(row) if turn.is_multiple_of(2) && row.actions().contains(&"resume") => run::resume(&row, &env, &host, &Unattended).unwrap(),
+        _ => build(root, None).expect("nothing kills the second process").unwrap(),
     }
-    build(root, clean, Owner::current()).expect("nothing kills the second attempt")
 }
 
-fn every_operation(mode: Mode) -> u64 {
+/// Nothing discoverable is wrong, and the state is one that leads on.
+fn lawful(root: &Path, wanted: &BTreeMap<String, Vec<u8>>, case: &str) {
+    let seen = published(root);
+    let manifests: Vec<_> = seen.keys().filter(|n| n.contains("/manifests/")).collect();
+    assert!(manifests.len() <= 1, "{case}: {manifests:?}");
+    for (name, bytes) in &seen {
+        assert_eq!(Some(bytes), wanted.get(name), "{case}: {name} is discoverable and wrong");
+    }
+    if !manifests.is_empty() {
+        assert_eq!(&seen, wanted, "{case}: a manifest whose data is not all there");
+    }
+    let Some(row) = row(root) else { return };
+    let way_on = match row.status {
+        Status::Done => true,
+        Status::Failed => row.code().is_some() && row.actions().contains(&"resume"),
+        Status::PublishPending => row.code().is_some() && row.actions().contains(&"retry"),
+        Status::Queued | Status::Running => row.actions().contains(&"resume"),
+        Status::Cancelled | Status::Rejected => false,
+    };
+    assert!(way_on, "{case}: {} {:?}, legal: {:?}", row.status, row.reason_code, row.actions());
+}
+
+/// Tries a mishap at every operation; how many there were, and how often each end came.
+fn every_operation(site: Site, mishap: Mishap) -> (u64, BTreeMap<String, u64>) {
     let undisturbed = small();
-    let store: Arc<dyn Store> = Arc::new(LocalStore::open(&undisturbed.path("store")).unwrap());
-    assert_eq!(build(&undisturbed.root(), store, Owner::current()).unwrap().text("/status"), "DONE");
+    assert_eq!(build(&undisturbed.root(), None).unwrap().unwrap().text("/status"), "DONE");
     let wanted = published(&undisturbed.root());
     assert!(wanted.len() >= 6, "{:?}", wanted.keys());
+    let mut ends = BTreeMap::new();
     for at in 1.. {
         let workspace = small();
         let root = workspace.root();
-        let count = Arc::new(AtomicU64::new(0));
-        let inner = LocalStore::open(&root.join("store")).unwrap();
-        let faulty: Arc<dyn Store> = Arc::new(Nth { inner, mode, at, count: count.clone() });
-        // An owner that dies must be one that nobody can take for alive.
-        let mut owner = Owner::current();
-        if mode == Mode::Kill {
-            owner.pid = 4_999_999;
+        let trap = Arc::new(Trap::new(site, mishap, at));
+        let first = build(&root, Some(&trap));
+        if !trap.sprung() {
+            assert_eq!(first.unwrap().unwrap().text("/status"), "DONE");
+            return (at - 1, ends);
         }
-        let first = build(&root, faulty, owner);
-        if count.load(Ordering::SeqCst) < at {
-            assert_eq!(first.unwrap().text("/status"), "DONE");
-            return at - 1;
+        let end = match &first {
+            None => "killed".to_owned(),
+            Some(Err(error)) => format!("exit 1 {}", error.code()),
+            Some(Ok(result)) => format!("{} {}", result.text("/status"), result.text("/reason/code")),
+        };
+        let case = format!("{site:?} {mishap:?} at {at} after {end}");
+        if let Some(Ok(result)) = &first {
+            assert_ne!(result.text("/reason/code"), "INTERNAL_ERROR", "{case}: {}", result.document);
         }
-        let seen = published(&root);
-        let manifests: Vec<_> = seen.keys().filter(|n| n.contains("/manifests/")).collect();
-        assert!(manifests.len() <= 1, "{mode:?} at {at}: {manifests:?}");
-        for (name, bytes) in &seen {
-            assert_eq!(Some(bytes), wanted.get(name), "{mode:?} at {at}: {name} is discoverable and wrong");
-        }
-        if !manifests.is_empty() {
-            assert_eq!(seen, wanted, "{mode:?} at {at}: a manifest whose data is not all there");
-        }
-        let outcome = first.as_ref().map_or("killed".to_owned(), |r| format!("{} {}", r.text("/status"), r.text("/reason/code")));
-        let second = recovered(&root, first);
-        assert_eq!(second.text("/status"), "DONE", "{mode:?} at {at} after {outcome}: {}", second.document);
-        assert_eq!(published(&root), wanted, "{mode:?} at {at} after {outcome}");
-        let ledger = host(&root, Owner::current()).ledger;
-        assert!(ledger.verify_chain(second.text("/run_key")).unwrap().is_empty(), "{mode:?} at {at}");
-        // Where the build was done and only its tidying up failed, `ofs doctor --sweep` takes what stayed.
-        let tidy = files(&root.join("store")).iter().all(|p| !p.to_str().unwrap().contains("/staging/"));
-        assert!(tidy || outcome.starts_with("DONE"), "{mode:?} at {at} after {outcome}: leftovers stay");
+        *ends.entry(end).or_default() += 1;
+        lawful(&root, &wanted, &case);
+        let second = recovered(&root, at);
+        assert_eq!(second.text("/status"), "DONE", "{case}: {}", second.document);
+        assert_eq!(published(&root), wanted, "{case}");
+        assert!(process(&root, None).1.ledger.verify_chain(second.text("/run_key")).unwrap().is_empty(), "{case}");
+        // Where the build was done and only its tidying up failed, the request tidies up when it comes again.
+        build(&root, None).unwrap().unwrap();
+        assert!(files(&root.join("store")).iter().all(|p| !p.to_str().unwrap().contains("/staging/")), "{case}: leftovers stay");
     }
-    unreachable!("the loop ends at a build that its fault did not meet")
+    unreachable!("the loop ends at a build that its mishap did not meet")
+}
+
+fn every_mishap(site: Site, mishaps: &[Mishap]) -> u64 {
+    let mut points = 0;
+    for mishap in mishaps {
+        let (tried, ends) = every_operation(site, *mishap);
+        println!("{tried} operations of the {site:?} with {mishap:?}: {ends:?}");
+        points += tried;
+    }
+    points
 }
 
 #[test]
 fn a_failure_before_any_store_operation_is_recovered() {
-    println!("{} operations failed before", every_operation(Mode::Before));
+    assert!(every_mishap(Site::Store, &[Mishap::Error, Mishap::Outage]) >= 100);
 }
 
 #[test]
 fn a_lost_answer_of_any_store_operation_is_recovered() {
-    println!("{} operations failed after", every_operation(Mode::After));
+    assert!(every_mishap(Site::Store, &[Mishap::LostAnswer]) >= 50);
+}
+
+#[test]
+fn a_short_write_or_a_full_store_is_recovered() {
+    assert!(every_mishap(Site::Store, &[Mishap::ShortWrite, Mishap::NoSpace]) >= 40);
 }
 
 #[test]
 fn a_kill_before_any_store_operation_is_recovered() {
-    println!("{} operations killed", every_operation(Mode::Kill));
+    assert!(every_mishap(Site::Store, &[Mishap::Kill]) >= 50);
+}
+
+#[test]
+fn a_kill_after_any_store_operation_is_recovered() {
+    assert!(every_mishap(Site::Store, &[Mishap::KillAfter]) >= 50);
+}
+
+#[test]
+fn any_mishap_at_any_ledger_operation_is_recovered() {
+    assert!(every_mishap(Site::Ledger, &Mishap::OF_LEDGER) >= 100);
 }

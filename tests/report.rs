@@ -430,7 +430,15 @@ fn environment(root: &Path, store: Arc<dyn Store>) -> (Env, Host) {
     let mut config = Config::load(Some(root), root, &BTreeMap::new()).unwrap();
     config.set_flag("paths", "scratch", "scratch").unwrap();
     let (cancel, progress) = (CancellationToken::new(), Arc::new(Progress::default()));
-    let env = Env { store, store_root: None, config: Arc::new(config), cancel, progress, attempt: "test".into() };
+    let env = Env {
+        store,
+        store_root: None,
+        config: Arc::new(config),
+        cancel,
+        progress,
+        attempt: "test".into(),
+        audit: Arc::new(ofs::store::Unrecorded),
+    };
     let ledger = Ledger::open(&root.join("state/ledger.db"), Arc::new(SystemClock), "test").unwrap();
     (env, Host { ledger: Arc::new(ledger), clock: Arc::new(SystemClock), owner: Owner::current(), signal: StopSignal::default() })
 }

@@ -9,11 +9,25 @@ use tokio_util::sync::CancellationToken;
 use super::Failure;
 use crate::config::Config;
 use crate::ledger::{Ledger, LedgerError, Owner, RunRow};
+use crate::operate::mishap::Trap;
 use crate::pipeline::gate::Env;
 use crate::pipeline::progress::Progress;
 use crate::pipeline::run::{Host, StopSignal};
-use crate::store::{LocalStore, Unrecorded};
+use crate::store::{LocalStore, Store, Unrecorded};
 use crate::time::{Clock, SystemClock};
+
+/// What a test wants to go wrong in this process, see [`Trap::parse`].
+#[cfg(debug_assertions)]
+fn trap() -> Option<Arc<Trap>> {
+    static TRAP: std::sync::OnceLock<Option<Arc<Trap>>> = std::sync::OnceLock::new();
+    TRAP.get_or_init(|| Trap::parse(&std::env::var("OFS_FAULT").ok()?).map(Arc::new)).clone()
+}
+
+/// A release build has no mishaps of its own.
+#[cfg(not(debug_assertions))]
+fn trap() -> Option<Arc<Trap>> {
+    None
+}
 
 /// The configuration and the clock of one command.
 #[derive(Debug)]
@@ -46,9 +60,10 @@ impl Context {
     /// What a build runs in.
     pub(crate) fn env(&self) -> Result<Env, Failure> {
         let store = self.store()?;
+        let (store_root, store): (_, Arc<dyn Store>) = (Some(store.root().to_owned()), Arc::new(store));
         Ok(Env {
-            store_root: Some(store.root().to_owned()),
-            store: Arc::new(store),
+            store_root,
+            store: trap().map_or(store.clone(), |trap| trap.store(store)),
             config: self.config.clone(),
             cancel: CancellationToken::new(),
             progress: Arc::new(Progress::default()),
@@ -67,7 +82,11 @@ impl Context {
     /// The ledger for writing, made where there is none.
     pub(crate) fn ledger(&self) -> Result<Ledger, Failure> {
         self.store()?;
-        Ok(Ledger::open(&self.config.path("ledger"), self.clock.clone(), &self.actor())?)
+        let ledger = Ledger::open(&self.config.path("ledger"), self.clock.clone(), &self.actor())?;
+        Ok(match trap() {
+            Some(trap) => ledger.with_watch(trap),
+            None => ledger,
+        })
     }
 
     /// The ledger for reading; nothing where there is none yet.

@@ -82,7 +82,8 @@ impl Gatekeeper for Teller {
 
 fn line(gate: &GateView) -> String {
     let facts: Vec<String> = gate.facts.iter().take(3).map(|(what, value)| format!("{what} {}", safe(value))).collect();
-    format!("{:>2} {:<12} PASSED  {}", gate.phase.number(), gate.phase.as_str(), facts.join(", "))
+    let how = if gate.reproved { "PROVED AGAIN" } else { "PASSED" };
+    format!("{:>2} {:<12} {how}  {}", gate.phase.number(), gate.phase.as_str(), facts.join(", "))
 }
 
 /// Says each gate without terminal control.

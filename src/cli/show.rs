@@ -58,7 +58,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     }
     for gate in &gates {
         let text = |key: &str| gate.get(key).and_then(Value::as_str).unwrap_or("-");
-        say(format!("  {:<12} {:<12} {}", text("phase"), text("result"), text("evidence")));
+        // From the files of an earlier attempt, without the work.
+        let again = if gate.get("reproved") == Some(&Value::Bool(true)) { "  (proved again)" } else { "" };
+        say(format!("  {:<12} {:<12} {}{again}", text("phase"), text("result"), text("evidence")));
     }
     for denied in refs.iter().filter(|r| r.decision == "DENIED") {
         let code = denied.reason_code.as_deref().unwrap_or_default();
@@ -80,7 +82,8 @@ fn gates(ledger: &Ledger, row: &RunRow) -> Result<Vec<Value>, LedgerError> {
 
 fn gate(phase: Phase, events: &[EventRow], row: &RunRow, refused: Option<&str>, reason: Option<&Value>) -> Value {
     let of_phase = |event: &&EventRow| event.detail.get("phase").and_then(Value::as_str) == Some(phase.as_str());
-    let passed = events.iter().filter(|e| e.event_type == "GATE_PASSED").find(of_phase);
+    let passed = events.iter().filter(|e| matches!(e.event_type.as_str(), "GATE_PASSED" | "GATE_REPROVED")).find(of_phase);
+    let reproved = passed.is_some_and(|e| e.event_type == "GATE_REPROVED");
     let entered = events.iter().filter(|e| e.event_type == "PHASE_ENTERED").any(|e| of_phase(&e));
     let result = match passed {
         _ if refused == Some(phase.as_str()) && matches!(row.status, Status::Failed | Status::PublishPending | Status::Cancelled) => {
@@ -95,5 +98,5 @@ fn gate(phase: Phase, events: &[EventRow], row: &RunRow, refused: Option<&str>, 
         .and_then(|e| e.detail.pointer("/evidence/receipt_ref"))
         .cloned()
         .or_else(|| (result == "REFUSED").then(|| row.result.as_ref().and_then(|r| r.pointer("/evidence/refusal")).cloned()).flatten());
-    json!({"phase": phase.as_str(), "result": result, "reason": if result == "REFUSED" { reason.cloned() } else { None }, "evidence": evidence})
+    json!({"phase": phase.as_str(), "result": result, "reason": if result == "REFUSED" { reason.cloned() } else { None }, "evidence": evidence, "reproved": reproved})
 }

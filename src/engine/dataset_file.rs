@@ -134,7 +134,11 @@ impl<W: Write + Send> PartWriter<W> {
     /// A sink that fails.
     pub fn finish(self) -> Result<(W, PartStats), EngineError> {
         let PartWriter { writer, mut stats, .. } = self;
-        let hashing = writer.into_inner().map_err(written)?;
+        // What has not reached the sink yet goes there now, and of a sink that fails then only words are left.
+        let hashing = writer.into_inner().map_err(|e| match e {
+            ParquetError::General(message) => EngineError::Scratch { place: "a part of the data set".into(), message },
+            other => written(other),
+        })?;
         stats.bytes = hashing.bytes;
         stats.blake3 = hashing.hasher.finalize().to_hex().to_string();
         Ok((hashing.inner, stats))

@@ -16,6 +16,11 @@ pub struct Scratch {
 /// Prefix of every scratch folder, so that leftovers can be recognised.
 pub const PREFIX: &str = "ofs-scratch-";
 
+/// Whether one attempt is later than another, as far as their names are numbers.
+fn later(attempt: &str, than: &str) -> bool {
+    matches!((attempt.parse::<u64>(), than.parse::<u64>()), (Ok(a), Ok(b)) if a > b)
+}
+
 fn failed(place: &Path, error: &std::io::Error) -> EngineError {
     EngineError::Scratch { place: place.display().to_string(), message: error.to_string() }
 }
@@ -23,6 +28,7 @@ fn failed(place: &Path, error: &std::io::Error) -> EngineError {
 impl Scratch {
     /// Makes the folder `<root>/ofs-scratch-<owner>-<attempt>`, after removing what earlier attempts of
     /// the same owner left: whoever still writes there was superseded, and fails rather than mixing in.
+    /// Later attempts are left alone: this one may itself be superseded without knowing.
     ///
     /// # Errors
     /// The environment's.
@@ -30,7 +36,7 @@ impl Scratch {
         let prefix = format!("{PREFIX}{owner}-");
         fs::create_dir_all(root).map_err(|e| failed(root, &e))?;
         for entry in fs::read_dir(root).map_err(|e| failed(root, &e))?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            if entry.file_name().to_string_lossy().strip_prefix(&prefix).is_some_and(|earlier| !later(earlier, attempt)) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
@@ -99,5 +105,22 @@ impl Budget {
     /// Bytes held now.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_takes_the_place_of_earlier_ones_and_never_of_a_later_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Scratch::new(dir.path(), "run", "9").unwrap();
+        let second = Scratch::new(dir.path(), "run", "10").unwrap();
+        assert!(first.create("rows").is_err());
+        let (path, _file) = second.create("rows").unwrap();
+        // The first one wakes and begins anew.
+        Scratch::new(dir.path(), "run", "9").unwrap();
+        assert!(second.open(&path).is_ok());
     }
 }

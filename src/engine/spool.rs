@@ -2,7 +2,7 @@
 //! as Arrow IPC files beyond it. Reading a shard concatenates its pieces; the order of pieces carries
 //! no meaning, since every consumer sorts by a total order.
 
-use std::io::BufWriter;
+use std::io::{BufWriter, Read, Write};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::SchemaRef;
-use arrow::ipc::reader::FileReader;
-use arrow::ipc::writer::FileWriter;
+use arrow::ipc::reader::{FileReader, StreamReader};
+use arrow::ipc::writer::{FileWriter, StreamWriter};
 
 use super::EngineError;
 use super::scratch::{Budget, Scratch};
@@ -91,6 +91,11 @@ impl Spool {
         Spool { schema, shards, budget, scratch, runs: Mutex::new(Runs::default()) }
     }
 
+    /// The columns.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
     /// How many shards there are.
     pub fn shards(&self) -> usize {
         self.shards
@@ -157,6 +162,41 @@ impl Spool {
         Ok(concat_batches(&self.schema, &pieces)?)
     }
 
+    /// Writes what `select` leaves of each shard, as an Arrow IPC stream of one batch a shard.
+    ///
+    /// # Errors
+    /// Spill space or a writer that fails, and whatever `select` says.
+    pub fn save(&self, to: impl Write, mut select: impl FnMut(RecordBatch) -> Result<RecordBatch, EngineError>) -> Result<(), EngineError> {
+        let mut writer = StreamWriter::try_new(to, &self.schema)?;
+        for shard in 0..self.shards {
+            writer.write(&select(self.shard(shard)?)?)?;
+        }
+        writer.finish()?;
+        Ok(())
+    }
+
+    /// Adds what [`Spool::save`] wrote; `each` sees every batch with the number of its shard.
+    ///
+    /// # Errors
+    /// Spill space or a reader that fails, a stream of other columns or shards, and whatever `each` says.
+    pub fn load(&self, from: impl Read, mut each: impl FnMut(&RecordBatch, u32) -> Result<(), EngineError>) -> Result<(), EngineError> {
+        let reader = StreamReader::try_new(from, None)?;
+        if reader.schema() != self.schema {
+            return Err(EngineError::Internal("a stream of other columns than were saved".into()));
+        }
+        let mut shards = 0;
+        for batch in reader {
+            let batch = batch?;
+            self.push(&batch, &vec![shards; batch.num_rows()])?;
+            each(&batch, shards)?;
+            shards += 1;
+        }
+        if shards as usize != self.shards {
+            return Err(EngineError::Internal(format!("a stream of {shards} shards, not {}", self.shards)));
+        }
+        Ok(())
+    }
+
     /// Drops everything that is held.
     pub fn clear(&self) {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -202,7 +242,21 @@ mod tests {
                 assert_eq!(found, (0..50).filter(|n| n % 3 == shard as i64).collect::<Vec<_>>());
                 assert_eq!(batch.column(1).null_count(), if shard == 0 { 17 } else { 0 });
             }
-            drop(spool);
+            // Saved and loaded, each shard has the same rows; another number of shards is refused.
+            let mut saved = Vec::new();
+            spool.save(&mut saved, Ok).unwrap();
+            let sorted = |spool: &Spool, shard| {
+                let mut all: Vec<i64> = spool.shard(shard).unwrap().column(0).as_primitive::<Int64Type>().values().to_vec();
+                all.sort_unstable();
+                all
+            };
+            let scratch = Arc::new(Scratch::new(dir.path(), "u", "1").unwrap());
+            let again = Spool::new(schema.clone(), 4, budget.clone(), scratch.clone());
+            again.load(saved.as_slice(), |_, _| Ok(())).unwrap();
+            assert!((0..4).all(|shard| sorted(&spool, shard) == sorted(&again, shard)));
+            let other = Spool::new(schema.clone(), 8, budget.clone(), scratch);
+            assert!(other.load(saved.as_slice(), |_, _| Ok(())).is_err());
+            drop((spool, again, other));
             assert_eq!(budget.used(), 0);
         }
     }

@@ -194,9 +194,10 @@ impl Ledger {
     /// # Errors
     /// `Io`, `Corrupt`.
     pub fn events(&self, run_key: &str, after_seq: u64) -> Result<Vec<EventRow>> {
-        let conn = self.conn();
-        let mut query = conn.prepare_cached("SELECT * FROM run_events WHERE run_key = ?1 AND seq > ?2 ORDER BY seq")?;
-        query.query_and_then(params![run_key, signed(after_seq)?], EventRow::from_sql)?.collect()
+        self.ask(|conn| {
+            let mut query = conn.prepare_cached("SELECT * FROM run_events WHERE run_key = ?1 AND seq > ?2 ORDER BY seq")?;
+            query.query_and_then(params![run_key, signed(after_seq)?], EventRow::from_sql)?.collect()
+        })
     }
 
     /// The audit in order, of one run or of all.
@@ -204,20 +205,21 @@ impl Ledger {
     /// # Errors
     /// `Io`, `Corrupt`.
     pub fn audit_rows(&self, run_key: Option<&str>) -> Result<Vec<AuditRow>> {
-        let conn = self.conn();
-        let mut query = conn.prepare_cached("SELECT * FROM audit WHERE ?1 IS NULL OR run_key = ?1 ORDER BY seq")?;
-        let rows = query.query_and_then([run_key], |row| {
-            Ok(AuditRow {
-                seq: unsigned(row.get("seq")?)?,
-                at: Instant(row.get("at")?),
-                actor: row.get("actor")?,
-                host: row.get("host")?,
-                action: row.get("action")?,
-                run_key: row.get("run_key")?,
-                detail: decode(&row.get::<_, String>("detail_json")?)?,
-            })
-        })?;
-        rows.collect()
+        self.ask(|conn| {
+            let mut query = conn.prepare_cached("SELECT * FROM audit WHERE ?1 IS NULL OR run_key = ?1 ORDER BY seq")?;
+            let rows = query.query_and_then([run_key], |row| {
+                Ok(AuditRow {
+                    seq: unsigned(row.get("seq")?)?,
+                    at: Instant(row.get("at")?),
+                    actor: row.get("actor")?,
+                    host: row.get("host")?,
+                    action: row.get("action")?,
+                    run_key: row.get("run_key")?,
+                    detail: decode(&row.get::<_, String>("detail_json")?)?,
+                })
+            })?;
+            rows.collect()
+        })
     }
 
     /// What is wrong with the events of a run: gaps, changed content, a broken chain, a tail that is

@@ -100,6 +100,15 @@ impl Ledger {
         })
     }
 
+    /// Whether a lease still gives the right to write.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt`.
+    pub fn holds(&self, lease: &Lease) -> Result<bool> {
+        const HELD: &str = "SELECT 1 FROM runs WHERE run_key = ?1 AND lease_epoch = ?2 AND status = 'RUNNING'";
+        self.ask(|conn| Ok(conn.prepare_cached(HELD)?.exists(params![lease.run_key, signed(lease.epoch)?])?))
+    }
+
     /// Keeps one measurement of progress. When [`MAX_SAMPLES`] are there, every second one goes first.
     ///
     /// # Errors
@@ -257,6 +266,7 @@ mod tests {
         home.clock.advance(10);
         let new = ledger.start("k", ExecutionMode::Full, &elsewhere(2), 10).unwrap();
         let unborn = Lease { epoch: new.epoch + 1, ..new.clone() };
+        assert_eq!([&old, &unborn, &new].map(|lease| ledger.holds(lease).unwrap()), [false, false, true]);
         let before = (home.dump("runs"), home.dump("run_events"), home.dump("progress_samples"));
         for lease in [old, unborn] {
             for (name, error) in owners_writes(&ledger, &lease) {

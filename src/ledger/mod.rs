@@ -19,6 +19,7 @@ mod submit;
 #[cfg(test)]
 mod testing;
 mod transition;
+mod watch;
 mod workers;
 
 use std::fmt;
@@ -42,6 +43,7 @@ pub use retry::Retry;
 pub use row::RunRow;
 pub use submit::{NewRun, Submitted};
 pub use transition::{End, RUN_DONE, RUN_DONE_LATE};
+pub use watch::{Access, Watch};
 
 use crate::contract::ReasonCode;
 use crate::json::{Tape, canonical};
@@ -259,6 +261,7 @@ pub struct Ledger {
     host: String,
     read_only: bool,
     immutable: bool,
+    watch: Option<Arc<dyn Watch>>,
 }
 
 impl Ledger {
@@ -291,7 +294,15 @@ impl Ledger {
     }
 
     fn over(conn: Connection, clock: Arc<dyn Clock>, actor: &str) -> Self {
-        Ledger { conn: Mutex::new(conn), clock, actor: actor.to_owned(), host: owner::host(), read_only: false, immutable: false }
+        Ledger {
+            conn: Mutex::new(conn),
+            clock,
+            actor: actor.to_owned(),
+            host: owner::host(),
+            read_only: false,
+            immutable: false,
+            watch: None,
+        }
     }
 
     /// Opens an existing ledger for reading: as a live reader, else, where SQLite can make no shared
@@ -336,18 +347,27 @@ impl Ledger {
         if self.read_only {
             return Err(LedgerError::ReadOnly);
         }
-        let mut conn = self.conn();
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let out = f(&tx)?;
-        tx.commit()?;
-        Ok(out)
+        self.watched(Access::Write, || {
+            let mut conn = self.conn();
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let out = f(&tx)?;
+            tx.commit()?;
+            Ok(out)
+        })
     }
 
     /// All of `f` over one state of the file.
     fn read<T>(&self, f: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        let mut conn = self.conn();
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Deferred)?;
-        f(&tx)
+        self.watched(Access::Read, || {
+            let mut conn = self.conn();
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Deferred)?;
+            f(&tx)
+        })
+    }
+
+    /// One question to the file.
+    fn ask<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.watched(Access::Read, || f(&self.conn()))
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::events::{Change, EventRow};
 use super::row::{signed, unsigned};
+use super::schema::has_table;
 use super::{Ledger, LedgerError, Result, RunRow, decode, encode};
 use crate::contract::intent;
 use crate::identity;
@@ -173,15 +174,30 @@ impl FactRow {
     }
 }
 
+impl SignalRow {
+    fn from_sql(row: &Row<'_>) -> Result<Self> {
+        Ok(SignalRow {
+            signal: row.get("signal")?,
+            delivery: Delivery::parse(&row.get::<_, String>("outcome")?)?,
+            at: Instant(row.get("at")?),
+            note: row.get("note")?,
+            failures: unsigned(row.get("failures")?)?,
+        })
+    }
+}
+
+/// A reader of a ledger from before the outbox was used finds none of this in it.
 impl Ledger {
     /// Facts that wait, at most `limit`, in the order in which they came about.
     ///
     /// # Errors
     /// `Io`, `Corrupt`; so every question here.
     pub fn waiting_facts(&self, limit: u64) -> Result<Vec<FactRow>> {
-        let conn = self.conn();
         let sql = "SELECT * FROM outbox WHERE delivered_at IS NULL ORDER BY failures, created_at, run_key, seq, kind LIMIT ?1";
-        conn.prepare_cached(sql)?.query_and_then([signed(limit)?], FactRow::from_sql)?.collect()
+        self.ask(|conn| match has_table(conn, "signals")? {
+            true => conn.prepare_cached(sql)?.query_and_then([signed(limit)?], FactRow::from_sql)?.collect(),
+            false => Ok(Vec::new()),
+        })
     }
 
     /// Every fact, in the order in which they came about.
@@ -189,9 +205,11 @@ impl Ledger {
     /// # Errors
     /// As of [`Ledger::waiting_facts`].
     pub fn facts(&self) -> Result<Vec<FactRow>> {
-        let conn = self.conn();
         let sql = "SELECT * FROM outbox ORDER BY created_at, run_key, seq, kind";
-        conn.prepare_cached(sql)?.query_and_then([], FactRow::from_sql)?.collect()
+        self.ask(|conn| match has_table(conn, "signals")? {
+            true => conn.prepare_cached(sql)?.query_and_then([], FactRow::from_sql)?.collect(),
+            false => Ok(Vec::new()),
+        })
     }
 
     /// Notes what became of sending a fact: one that was sent or skipped is settled for good, one that
@@ -230,18 +248,13 @@ impl Ledger {
     /// # Errors
     /// As of [`Ledger::waiting_facts`].
     pub fn signals(&self, platform_run_id: &str) -> Result<Vec<SignalRow>> {
-        let conn = self.conn();
-        let mut query = conn.prepare_cached("SELECT * FROM signals WHERE platform_run_id = ?1 ORDER BY signal")?;
-        let rows = query.query_and_then([platform_run_id], |row| {
-            Ok(SignalRow {
-                signal: row.get("signal")?,
-                delivery: Delivery::parse(&row.get::<_, String>("outcome")?)?,
-                at: Instant(row.get("at")?),
-                note: row.get("note")?,
-                failures: unsigned(row.get("failures")?)?,
-            })
-        })?;
-        rows.collect()
+        self.ask(|conn| {
+            if !has_table(conn, "signals")? {
+                return Ok(Vec::new());
+            }
+            let mut query = conn.prepare_cached("SELECT * FROM signals WHERE platform_run_id = ?1 ORDER BY signal")?;
+            query.query_and_then([platform_run_id], SignalRow::from_sql)?.collect()
+        })
     }
 
     /// Every event with a reason, of all runs: (run, when, reason), oldest first.
@@ -249,10 +262,11 @@ impl Ledger {
     /// # Errors
     /// As of [`Ledger::waiting_facts`].
     pub fn reasons(&self) -> Result<Vec<(String, Instant, String)>> {
-        let conn = self.conn();
         let sql = "SELECT run_key, at_us, reason_code FROM run_events WHERE reason_code IS NOT NULL ORDER BY at_us, run_key, seq";
-        let mut query = conn.prepare_cached(sql)?;
-        query.query_and_then([], |row| Ok((row.get(0)?, Instant(row.get(1)?), row.get(2)?)))?.collect()
+        self.ask(|conn| {
+            let mut query = conn.prepare_cached(sql)?;
+            query.query_and_then([], |row| Ok((row.get(0)?, Instant(row.get(1)?), row.get(2)?)))?.collect()
+        })
     }
 }
 

@@ -21,7 +21,7 @@ impl Ledger {
     /// # Errors
     /// As of [`Ledger::run`].
     pub fn schema_version(&self) -> Result<i64> {
-        super::schema::version(&self.conn())
+        self.ask(super::schema::version)
     }
 
     /// The run with this key.
@@ -29,7 +29,7 @@ impl Ledger {
     /// # Errors
     /// `Io`, `Corrupt`; so every question here.
     pub fn run(&self, run_key: &str) -> Result<Option<RunRow>> {
-        RunRow::load(&self.conn(), run_key, self.clock.now())
+        self.ask(|conn| RunRow::load(conn, run_key, self.clock.now()))
     }
 
     /// The run of this request.
@@ -64,20 +64,22 @@ impl Ledger {
     /// # Errors
     /// As of [`Ledger::run`].
     pub fn samples(&self, run_key: &str, attempt: u32) -> Result<Vec<SampleRow>> {
-        let conn = self.conn();
-        let sql = "SELECT at_us, sample_json FROM progress_samples WHERE run_key = ?1 AND attempt = ?2 ORDER BY id";
-        let mut query = conn.prepare_cached(sql)?;
-        let rows = query.query_and_then(params![run_key, attempt], |row| {
-            Ok::<_, LedgerError>(SampleRow { attempt, at: Instant(row.get(0)?), sample: decode(&row.get::<_, String>(1)?)? })
-        })?;
-        rows.collect()
+        self.ask(|conn| {
+            let sql = "SELECT at_us, sample_json FROM progress_samples WHERE run_key = ?1 AND attempt = ?2 ORDER BY id";
+            let mut query = conn.prepare_cached(sql)?;
+            let rows = query.query_and_then(params![run_key, attempt], |row| {
+                Ok::<_, LedgerError>(SampleRow { attempt, at: Instant(row.get(0)?), sample: decode(&row.get::<_, String>(1)?)? })
+            })?;
+            rows.collect()
+        })
     }
 
     fn select(&self, rest: &str, params: impl Params) -> Result<Vec<RunRow>> {
         let now = self.clock.now();
-        let conn = self.conn();
-        let mut query = conn.prepare_cached(&format!("SELECT * FROM runs {rest}"))?;
-        query.query_and_then(params, |row| RunRow::from_sql(row, now))?.collect()
+        self.ask(|conn| {
+            let mut query = conn.prepare_cached(&format!("SELECT * FROM runs {rest}"))?;
+            query.query_and_then(params, |row| RunRow::from_sql(row, now))?.collect()
+        })
     }
 }
 

@@ -35,7 +35,7 @@ impl Ledger {
     /// # Errors
     /// `Io`, `Corrupt`; so every question here.
     pub fn data_version(&self) -> Result<i64> {
-        Ok(self.conn().pragma_query_value(None, "data_version", |row| row.get(0))?)
+        self.ask(|conn| Ok(conn.pragma_query_value(None, "data_version", |row| row.get(0))?))
     }
 
     /// Where a run stands.
@@ -43,9 +43,10 @@ impl Ledger {
     /// # Errors
     /// As of [`Ledger::data_version`].
     pub fn head(&self, run_key: &str) -> Result<Option<Head>> {
-        let conn = self.conn();
-        let mut query = conn.prepare_cached("SELECT status, last_seq FROM runs WHERE run_key = ?1")?;
-        let found: Option<(String, i64)> = query.query_row([run_key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let found: Option<(String, i64)> = self.ask(|conn| {
+            let mut query = conn.prepare_cached("SELECT status, last_seq FROM runs WHERE run_key = ?1")?;
+            Ok(query.query_row([run_key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+        })?;
         found
             .map(|(status, seq)| {
                 let status = Status::parse(&status).ok_or_else(|| LedgerError::Corrupt(format!("unknown status {status}")))?;

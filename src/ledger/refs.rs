@@ -93,30 +93,31 @@ impl Ledger {
     /// # Errors
     /// `Io`, `Corrupt`.
     pub fn ref_rows(&self, run_key: Option<&str>) -> Result<Vec<RefRow>> {
-        let conn = self.conn();
-        if !has_table(&conn, "ref_audit")? {
-            return Ok(Vec::new());
-        }
-        let mut query = conn.prepare_cached("SELECT * FROM ref_audit WHERE ?1 IS NULL OR run_key = ?1 ORDER BY seq")?;
-        let rows = query.query_and_then([run_key], |row| {
-            Ok(RefRow {
-                seq: unsigned(row.get("seq")?)?,
-                at: Instant(row.get("at_us")?),
-                actor: row.get("actor")?,
-                by: row.get("by")?,
-                host: row.get("host")?,
-                run_key: row.get("run_key")?,
-                lease_epoch: row.get::<_, Option<i64>>("lease_epoch")?.map(unsigned).transpose()?,
-                ref_type: row.get("ref_type")?,
-                purpose: row.get("purpose")?,
-                given: row.get("given")?,
-                resolved: row.get("resolved")?,
-                decision: row.get("decision")?,
-                reason_code: row.get("reason_code")?,
-                message: row.get("message")?,
-            })
-        })?;
-        rows.collect()
+        self.ask(|conn| {
+            if !has_table(conn, "ref_audit")? {
+                return Ok(Vec::new());
+            }
+            let mut query = conn.prepare_cached("SELECT * FROM ref_audit WHERE ?1 IS NULL OR run_key = ?1 ORDER BY seq")?;
+            let rows = query.query_and_then([run_key], |row| {
+                Ok(RefRow {
+                    seq: unsigned(row.get("seq")?)?,
+                    at: Instant(row.get("at_us")?),
+                    actor: row.get("actor")?,
+                    by: row.get("by")?,
+                    host: row.get("host")?,
+                    run_key: row.get("run_key")?,
+                    lease_epoch: row.get::<_, Option<i64>>("lease_epoch")?.map(unsigned).transpose()?,
+                    ref_type: row.get("ref_type")?,
+                    purpose: row.get("purpose")?,
+                    given: row.get("given")?,
+                    resolved: row.get("resolved")?,
+                    decision: row.get("decision")?,
+                    reason_code: row.get("reason_code")?,
+                    message: row.get("message")?,
+                })
+            })?;
+            rows.collect()
+        })
     }
 }
 

@@ -175,6 +175,15 @@ impl RunRow {
         }
     }
 
+    /// Whether no attempt of this run can go on any more.
+    pub fn over(&self) -> bool {
+        match self.status {
+            Status::Done | Status::Cancelled | Status::Rejected => true,
+            Status::Failed => !self.retryable(),
+            Status::Queued | Status::Running | Status::PublishPending => false,
+        }
+    }
+
     /// What an operator may do now (that is, at [`RunRow::as_of`]).
     pub fn actions(&self) -> Vec<&'static str> {
         let mut actions = match self.status {

@@ -279,6 +279,7 @@ mod tests {
         let read = reader.run("k").unwrap().unwrap();
         assert_eq!((read.status.as_str(), read.publish_retry_attempts, read.retries_granted), ("PUBLISH_PENDING", 3, 0));
         assert_eq!((reader.ref_rows(None).unwrap().len(), reader.audit_rows(None).unwrap().len()), (0, 0));
+        assert_eq!((reader.facts().unwrap().len(), reader.waiting_facts(9).unwrap().len(), reader.signals("p").unwrap().len()), (0, 0, 0));
         assert_eq!(pragma(&raw, "user_version").unwrap(), 1);
         let found = home.ledger().run("k").unwrap().unwrap();
         assert_eq!((found.publish_retry_attempts, found.retries_granted, found.operator_request), (3, 0, None));

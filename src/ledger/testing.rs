@@ -174,6 +174,7 @@ pub(super) fn owners_writes(ledger: &Ledger, lease: &Lease) -> Vec<(&'static str
         ("sample", ledger.sample(lease, &detail).err()),
         ("enter_phase", ledger.enter_phase(lease, "p").err()),
         ("gate_passed", ledger.gate_passed(lease, "p", &detail).err()),
+        ("gate_reproved", ledger.gate_reproved(lease, "p", &detail).err()),
         ("identify", ledger.identify(lease, "f", "m").err()),
         ("record", ledger.record(lease, "E", None, &detail).err()),
         ("set_paused", ledger.set_paused(lease, true).err()),

@@ -162,6 +162,17 @@ impl Ledger {
         })
     }
 
+    /// A gate that an earlier attempt had passed was not walked again: its evidence was read and hashed anew.
+    ///
+    /// # Errors
+    /// As of [`Ledger::enter_phase`].
+    pub fn gate_reproved(&self, lease: &Lease, phase: &str, detail: &Value) -> Result<()> {
+        self.owned(lease, |c| {
+            c.row.last_progress = Some(c.now);
+            c.event("GATE_REPROVED", None, json!({"phase": phase, "evidence": detail}))
+        })
+    }
+
     /// The identity of the data set is known.
     ///
     /// # Errors

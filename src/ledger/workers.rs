@@ -59,7 +59,7 @@ impl Ledger {
     /// # Errors
     /// `Io`, `Corrupt`; so every question here.
     pub fn is_worker(&self, process: &Owner) -> Result<bool> {
-        Ok(self.conn().prepare_cached("SELECT 1 FROM workers WHERE worker_id = ?1")?.exists([id(process)])?)
+        self.ask(|conn| Ok(conn.prepare_cached("SELECT 1 FROM workers WHERE worker_id = ?1")?.exists([id(process)])?))
     }
 
     /// How many workers are alive: heard of within `life_us`, not signed off, and not a process of this
@@ -69,18 +69,20 @@ impl Ledger {
     /// As of [`Ledger::is_worker`].
     pub fn workers_alive(&self, life_us: i64) -> Result<usize> {
         let Instant(since) = self.clock.now().plus_micros(-life_us);
-        let conn = self.conn();
-        let mut query = conn.prepare_cached("SELECT worker_id, host, pid FROM workers WHERE stopped_at IS NULL AND heartbeat_at >= ?1")?;
-        let workers = query.query_map([since], |row| {
-            let id: String = row.get(0)?;
-            let started = id.rsplit_once('/').map(|(_, started)| started.to_owned()).unwrap_or_default();
-            Ok(Owner { host: row.get(1)?, pid: row.get(2)?, started })
-        })?;
-        let mut alive = 0;
-        for worker in workers {
-            alive += usize::from(worker?.alive_here() != Some(false));
-        }
-        Ok(alive)
+        self.ask(|conn| {
+            let mut query =
+                conn.prepare_cached("SELECT worker_id, host, pid FROM workers WHERE stopped_at IS NULL AND heartbeat_at >= ?1")?;
+            let workers = query.query_map([since], |row| {
+                let id: String = row.get(0)?;
+                let started = id.rsplit_once('/').map(|(_, started)| started.to_owned()).unwrap_or_default();
+                Ok(Owner { host: row.get(1)?, pid: row.get(2)?, started })
+            })?;
+            let mut alive = 0;
+            for worker in workers {
+                alive += usize::from(worker?.alive_here() != Some(false));
+            }
+            Ok(alive)
+        })
     }
 }
 

@@ -75,6 +75,12 @@ const NO_PID: u32 = 4_999_999;
 /// What unwinds when an owner dies.
 struct Killed;
 
+/// Dies, as far as a process can that goes on. Not a panic: nothing is wrong with the program, so no hook
+/// may report one.
+pub(super) fn die() -> ! {
+    std::panic::resume_unwind(Box::new(Killed) as Box<dyn Any + Send>)
+}
+
 /// Runs `work`; nothing comes back where its owner died.
 pub fn until_killed<T>(work: impl FnOnce() -> T) -> Option<T> {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
@@ -127,8 +133,7 @@ impl FaultyStore {
     /// Dies, refuses, or lets a write happen and falsifies its answer.
     fn guard(&self, at: &Ref, write: impl FnOnce() -> Result<Created, StoreError>) -> Result<Created, StoreError> {
         if hit(&self.fault.die_before, at) {
-            // Not a panic: nothing is wrong with the program, so no hook may report one.
-            std::panic::resume_unwind(Box::new(Killed) as Box<dyn Any + Send>);
+            die();
         }
         if hit(&self.fault.overtaken_before, at)
             && let Some(overtake) = self.overtake.0.lock().unwrap_or_else(PoisonError::into_inner).take()

@@ -4,6 +4,7 @@
 
 pub mod closure;
 pub mod fault;
+pub mod mishap;
 pub mod mutate;
 pub mod open;
 pub mod play;

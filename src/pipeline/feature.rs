@@ -11,6 +11,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde_json::{Value, json};
 
 use super::gate::{Env, Phase, Refusal, keep_receipt};
+use super::kept::Recorded;
 use super::label::Labelled;
 use super::parallel;
 use super::pin::Pinned;
@@ -20,7 +21,7 @@ use crate::contract::ReasonCode;
 use crate::engine::dataset_file::{PartStats, WRITER_REVISION};
 use crate::engine::digest::schema_digest;
 use crate::engine::merge::{OrderColumns, SortedRuns};
-use crate::store::{ErrorKind, Ref, read};
+use crate::store::{ErrorKind, Ref};
 use crate::time::Instant;
 
 const PHASE: Phase = Phase::Features;
@@ -185,7 +186,7 @@ pub fn prove(labelled: Labelled, env: &Env) -> Result<Drafted, Refusal> {
         .merge(OrderColumns { ts: output::TS, lane: output::LANE, offset: output::OFFSET })
         .map_err(|e| Refusal::of_engine(PHASE, &e))?;
     env.progress.enter(PHASE, labelled.rows());
-    labelled.pinned().clear_staging(env, parts::UNPROVED);
+    labelled.pinned().clear_staging(env, |name| name.starts_with(parts::UNPROVED));
     let written = parts::write(&labelled, env, merged)?;
     let feature_proof = proof_of(&labelled, &written, late_use.into_inner())?;
     let drafted = Drafted {
@@ -265,26 +266,17 @@ impl Drafted {
     ///
     /// # Errors
     /// `PROVENANCE_INCONSISTENT` or `DIGEST_MISMATCH` where anything differs; the store's.
-    pub fn reprove(pinned: Pinned, env: &Env, recorded: &dyn Fn(&str) -> Option<String>) -> Result<Drafted, Refusal> {
-        let phase = Phase::Publication;
-        let foreign = |message: String| Refusal::new(ReasonCode::ProvenanceInconsistent, phase, message);
-        let receipt = |folder: &str, gate: &str| -> Result<Value, Refusal> {
-            let at = pinned.receipt_ref(folder);
-            let bytes = read(env.store.as_ref(), &at, 256 << 20).map_err(|e| Refusal::of_store(phase, &e))?;
-            let digest = blake3::hash(&bytes).to_hex().to_string();
-            if recorded(gate).as_deref() != Some(digest.as_str()) {
-                return Err(foreign(format!("{at} is not the receipt that gate {gate} recorded in the ledger")));
-            }
-            serde_json::from_slice(&bytes).map_err(|e| foreign(format!("{at}: {e}")))
-        };
+    pub fn reprove(pinned: Pinned, env: &Env, recorded: &Recorded) -> Result<Drafted, Refusal> {
+        let foreign = |message: String| Refusal::new(ReasonCode::ProvenanceInconsistent, Phase::Publication, message);
+        let receipt = |gate: Phase| recorded.receipt(&pinned, env, gate, Phase::Publication);
         let proof = |receipt: &Value| receipt.get("proof").cloned().unwrap_or(Value::Null);
-        let draft = receipt("dataset_draft", Phase::Features.as_str())?;
+        let draft = receipt(PHASE)?;
         let files: Option<Vec<PartFile>> =
             draft.get("files").and_then(Value::as_array).map(|list| list.iter().map(PartFile::from_json).collect()).unwrap_or_default();
         let files = files.ok_or_else(|| foreign("the draft receipt lists no readable parts".into()))?;
         let drafted = Drafted {
-            replay_proof: proof(&receipt("replay_completeness", Phase::Replay.as_str())?),
-            label_proof: proof(&receipt("label_resolution", Phase::Labels.as_str())?),
+            replay_proof: proof(&receipt(Phase::Replay)?),
+            label_proof: proof(&receipt(Phase::Labels)?),
             feature_proof: proof(&draft),
             files,
             pinned,

@@ -4,6 +4,7 @@
 //! decides for the rows that remain. Assertions about other events never refuse; those observed after
 //! the cut-off are excluded lawfully and counted; what cannot be trusted about a row refuses the build.
 
+mod again;
 mod intake;
 mod shard;
 

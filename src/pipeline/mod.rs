@@ -7,6 +7,7 @@
 pub mod admit;
 pub mod feature;
 pub mod gate;
+pub mod kept;
 pub mod label;
 pub(crate) mod parallel;
 pub mod pin;

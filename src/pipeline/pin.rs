@@ -370,9 +370,9 @@ impl Pinned {
         staging_ref(&self.admitted)
     }
 
-    /// Removes this run's files from staging whose names begin with `prefix`.
-    pub(super) fn clear_staging(&self, env: &Env, prefix: &str) {
-        clear_staging(&self.admitted, env, prefix);
+    /// Removes the files of this run from staging whose names are `unwanted`.
+    pub(super) fn clear_staging(&self, env: &Env, unwanted: impl Fn(&str) -> bool) {
+        clear_staging(&self.admitted, env, unwanted);
     }
 
     /// Where the manifest is committed: training data sets apart from all others.
@@ -474,15 +474,23 @@ fn staging_ref(admitted: &Admitted) -> Ref {
     Ref::of(&[&admitted.intent().platform_run_id, "ofs", "staging", admitted.run_key()])
 }
 
-/// Removes a run's files from staging whose names begin with `prefix`. What cannot be removed is a leftover
-/// that the next time or `ofs doctor --sweep` takes.
-pub(super) fn clear_staging(admitted: &Admitted, env: &Env, prefix: &str) {
+/// Removes the files of a run from staging whose names are `unwanted`, but none that a later owner of the run
+/// has written: this one may be superseded without knowing. What cannot be removed is a leftover that the
+/// next time or `ofs doctor --sweep` takes.
+pub(super) fn clear_staging(admitted: &Admitted, env: &Env, unwanted: impl Fn(&str) -> bool) {
     let folder = staging_ref(admitted);
+    let mine = env.attempt.parse().unwrap_or(u64::MAX);
     for (at, _) in env.store.list(&folder).unwrap_or_default() {
-        if at.as_str().strip_prefix(folder.as_str()).is_some_and(|name| name.trim_start_matches('/').starts_with(prefix)) {
+        let name = at.as_str().strip_prefix(folder.as_str()).map(|name| name.trim_start_matches('/'));
+        if name.is_some_and(|name| epoch_of(name).is_none_or(|epoch| epoch <= mine) && unwanted(name)) {
             let _ = env.store.unstage(&at);
         }
     }
+}
+
+/// The owner in a name like `unproved-<epoch>-00000`; a content-addressed name has none.
+fn epoch_of(name: &str) -> Option<u64> {
+    name.split('-').nth(1)?.parse().ok()
 }
 
 fn hex(bytes: &[u8]) -> String {

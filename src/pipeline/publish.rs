@@ -85,7 +85,6 @@ pub fn publish(drafted: &Drafted, env: &Env, journal: &CommitJournal<'_>) -> Res
         Committed::Unsettled(pending) => return Ok(Commit::Pending(pending)),
     };
     env.progress.advance(1);
-    pinned.clear_staging(env, "");
     receipt(pinned, env, index, &index_bytes).map(|published| Commit::Published(Box::new(Published { created, ..published })))
 }
 
@@ -261,10 +260,7 @@ fn receipt(pinned: &Pinned, env: &Env, index: Value, index_bytes: &[u8]) -> Resu
 /// `DATASET_ARTIFACT_IMMUTABILITY_VIOLATION` where a file is there that is not what the index names.
 pub fn adopt(pinned: &Pinned, env: &Env, found: Found) -> Result<Published, Refusal> {
     standing::check_whole(pinned, env, &found.index)?;
-    let published = write_receipt(pinned, env, found.index, found.manifest_blake3, found.index_blake3)?;
-    // Whatever this run had staged is published, by itself or by another.
-    pinned.clear_staging(env, "");
-    Ok(published)
+    write_receipt(pinned, env, found.index, found.manifest_blake3, found.index_blake3)
 }
 
 fn write_receipt(pinned: &Pinned, env: &Env, index: Value, manifest_blake3: String, index_blake3: String) -> Result<Published, Refusal> {
@@ -314,7 +310,6 @@ pub fn restore(drafted: &Drafted, env: &Env, found: &Found, vouched: Option<&Vou
     for file in drafted.files() {
         place_part(drafted, env, file)?;
     }
-    pinned.clear_staging(env, "");
     evidence_of(drafted, Some(env))?;
     place(env, &index_ref(pinned), &index, ReasonCode::DatasetArtifactImmutabilityViolation)?;
     if vouched.is_some() {

@@ -2,6 +2,7 @@
 //! O074). Completeness is computed from the records that were delivered, never from a listing
 //! (pitfalls 11 to 14): the same pass that hands events on also feeds the proof.
 
+mod again;
 mod lane;
 
 use std::ops::ControlFlow;
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
+pub use self::again::Rows;
 use self::lane::{LaneProof, RECORD, proof_record};
 use super::gate::{Env, Phase, Refusal, keep_receipt};
 use super::parallel;

@@ -5,6 +5,8 @@ mod audit;
 mod corridor;
 mod heartbeat;
 mod outcome;
+mod resume;
+mod walk;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -40,6 +42,8 @@ pub struct GateView {
     pub facts: Vec<(&'static str, String)>,
     /// Where the receipt lies.
     pub evidence: String,
+    /// Whether an earlier attempt had passed it, and its files prove it still.
+    pub reproved: bool,
 }
 
 /// Lets every gate pass.
@@ -134,6 +138,22 @@ fn carry_on(request: &Request, env: &Env, host: &Host, keeper: &dyn Gatekeeper, 
         Ok(admitted) => admitted,
         Err(result) => return Ok(*result),
     };
+    let mut looks = 0;
+    loop {
+        // What failed under somebody else's hands meanwhile is the answer, not a reason to try again.
+        match answer(admitted.clone(), env, host, keeper, again_failed && looks == 0) {
+            // Another process brought the run further between the look and the start; its state now is what counts.
+            Err(LedgerError::InvalidTransition { .. }) if looks < MOST_LOOKS => looks += 1,
+            answered => return answered,
+        }
+    }
+}
+
+/// How often a request looks again at a run that others bring from state to state under its hands.
+const MOST_LOOKS: u32 = 16;
+
+/// Does what the state of a request's run calls for.
+fn answer(admitted: Admitted, env: &Env, host: &Host, keeper: &dyn Gatekeeper, again_failed: bool) -> Result<RunResult, LedgerError> {
     match host.ledger.submit(&new_run(&admitted))? {
         Submitted::New(row) => execute(admitted, row, env, host, keeper),
         Submitted::Mismatch(row) => Ok(taken(&admitted, &row)),
@@ -191,11 +211,16 @@ fn republish(row: &RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> R
         Ok(admitted) => admitted,
         Err(result) => return Ok(*result),
     };
-    let attempt = match Attempt::start(admitted, row, ExecutionMode::PublishOnly, env, host)? {
-        Ok(attempt) => attempt,
-        Err(busy) => return Ok(*busy),
-    };
-    attempt.republish(keeper)
+    match Attempt::start(admitted, row, ExecutionMode::PublishOnly, env, host) {
+        Ok(Ok(attempt)) => attempt.republish(keeper),
+        Ok(Err(busy)) => Ok(*busy),
+        // Another retry was faster, and has published it meanwhile.
+        Err(error @ LedgerError::InvalidTransition { .. }) => match host.ledger.run(&row.run_key)? {
+            Some(row) if row.status == Status::Done => Ok(RunResult::duplicate(&row)),
+            _ => Err(error),
+        },
+        Err(error) => Err(error),
+    }
 }
 
 /// Admits a request, or puts its refusal on record.
@@ -276,17 +301,9 @@ pub(crate) fn new_run(admitted: &Admitted) -> NewRun {
 }
 
 fn execute(admitted: Admitted, row: RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
-    match Attempt::start(admitted.clone(), &row, ExecutionMode::Full, env, host) {
-        Ok(Ok(attempt)) => attempt.walk(keeper),
-        Ok(Err(busy)) => Ok(*busy),
-        // Somebody else has ended it since it was looked at: that is the answer.
-        Err(LedgerError::InvalidTransition { .. }) => match host.ledger.run(&row.run_key)? {
-            Some(row) if row.status == Status::Done => again(admitted, &row, env, host),
-            Some(row) if row.status == Status::PublishPending => Ok(RunResult::pending(&row)),
-            Some(row) => Ok(RunResult::duplicate(&row)),
-            None => Err(LedgerError::NotFound(row.run_key)),
-        },
-        Err(error) => Err(error),
+    match Attempt::start(admitted, &row, ExecutionMode::Full, env, host)? {
+        Ok(attempt) => attempt.walk(keeper),
+        Err(busy) => Ok(*busy),
     }
 }
 
@@ -298,7 +315,7 @@ fn again(admitted: Admitted, row: &RunRow, env: &Env, host: &Host) -> Result<Run
     let pinned = match intact {
         Ok(true) => {
             // What it had staged may have stayed if the store failed right after the commit.
-            pin::clear_staging(&admitted, env, "");
+            pin::clear_staging(&admitted, env, |_| true);
             return Ok(RunResult::duplicate(row));
         }
         Ok(false) => pin::resolve(admitted, env),

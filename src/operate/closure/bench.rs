@@ -77,6 +77,7 @@ impl Bench {
             cancel: CancellationToken::new(),
             progress: Arc::new(Progress::default()),
             attempt: format!("p{}", std::process::id()),
+            audit: Arc::new(crate::store::Unrecorded),
         };
         Ok((env, Host { ledger: Arc::new(ledger), clock: Arc::new(SystemClock), owner: fault.owner(), signal: StopSignal::default() }))
     }

@@ -5,21 +5,22 @@ use serde_json::{Map, Value, json};
 use super::audit;
 use super::heartbeat::Heartbeat;
 use super::outcome::{self, Parts, RunResult};
+use super::walk::{Facts, Keeper, Reached, Story, Untold, draft};
 use super::{GateView, Gatekeeper, Host, done};
 use crate::contract::ReasonCode;
 use crate::ledger::{End, ExecutionMode, Lease, LedgerError, RunRow, Status};
 use crate::pipeline::admit::Admitted;
-use crate::pipeline::feature::{self, Drafted};
+use crate::pipeline::feature::Drafted;
 use crate::pipeline::gate::{Env, Phase, Refusal, document};
+use crate::pipeline::kept;
 use crate::pipeline::pin::{self, Found, Pinned};
 use crate::pipeline::publish::{self, Commit, Published};
-use crate::pipeline::{label, replay};
 use crate::source::{Archive, EventLog, FileBus, labels};
 use crate::store::{Ref, RefType, create_immutable};
 use crate::time::Instant;
 
 /// Why an attempt stops.
-enum Stop {
+pub(super) enum Stop {
     /// A gate refused, the owner was interrupted, or a keeper called it off.
     Refused(Box<Refusal>),
     /// Only the commit is left.
@@ -43,13 +44,13 @@ impl From<LedgerError> for Stop {
 /// An attempt that holds the lease.
 pub(super) struct Attempt<'a> {
     admitted: Admitted,
-    env: Env,
-    host: &'a Host,
-    lease: Lease,
+    pub(super) env: Env,
+    pub(super) host: &'a Host,
+    pub(super) lease: Lease,
     heart: Heartbeat,
     number: u32,
-    /// Whether an earlier attempt may have left a draft to go on with.
-    resumed: bool,
+    /// Whether an earlier attempt may have left something to go on with.
+    pub(super) resumed: bool,
     evidence: Map<String, Value>,
     timings: Map<String, Value>,
     phase_began: Instant,
@@ -64,7 +65,8 @@ pub(in crate::pipeline) fn event_logs(env: &Env, run: &str) -> Result<Vec<Box<dy
     Ok(vec![Box::new(Archive::new(env.store.clone(), run)), Box::new(bus)])
 }
 
-fn timeline(env: &Env) -> Result<Box<dyn labels::LabelTimeline>, Refusal> {
+/// The label store, through the evidence corridor.
+pub(super) fn timeline(env: &Env) -> Result<Box<dyn labels::LabelTimeline>, Refusal> {
     let found = env
         .corridor("")
         .file(RefType::LabelTimeline, env.config.text("paths", "labels"), "to resolve labels as they were known")
@@ -82,41 +84,6 @@ fn contained<T>(work: impl FnOnce() -> Result<T, Stop>) -> Result<T, Stop> {
         let Some(words) = words else { std::panic::resume_unwind(panic) };
         Err(Refusal::new(ReasonCode::RunPanicked, Phase::Operate, format!("a defect of this program: {words}")).into())
     })
-}
-
-/// Called when a gate has passed, with what it proved.
-type AtGate<'g> = dyn FnMut(Phase, &Pinned, Vec<(&'static str, String)>) -> Result<(), Stop> + 'g;
-
-/// Walks from pins to a draft, without a ledger.
-fn draft(pinned: Pinned, env: &Env, at: &mut AtGate<'_>, enter: &mut dyn FnMut(Phase) -> Result<(), Stop>) -> Result<Drafted, Stop> {
-    let count = |value: &Value, key: &str| value.get(key).map(Value::to_string).unwrap_or_default();
-    enter(Phase::Replay)?;
-    let logs = event_logs(env, &pinned.intent().platform_run_id)?;
-    let replayed = replay::prove(pinned, env, &logs)?;
-    let facts = vec![
-        ("events", count(replayed.proof(), "events")),
-        ("partitions", replayed.lanes().len().to_string()),
-        ("status", "COMPLETE".into()),
-    ];
-    at(Phase::Replay, replayed.pinned(), facts)?;
-    enter(Phase::Labels)?;
-    let labelled = label::prove(replayed, env, timeline(env)?.as_ref())?;
-    let ready = labelled.proof().pointer("/gate/ready").map(Value::to_string).unwrap_or_default();
-    let facts = vec![
-        ("rows", labelled.rows().to_string()),
-        ("late assertions (excluded)", count(labelled.observation(), "late_total")),
-        ("ready for training", ready),
-    ];
-    at(Phase::Labels, labelled.pinned(), facts)?;
-    enter(Phase::Features)?;
-    let drafted = feature::prove(labelled, env)?;
-    let facts = vec![
-        ("rows", drafted.rows().to_string()),
-        ("rows digest", drafted.rows_digest().to_owned()),
-        ("parts", drafted.files().len().to_string()),
-    ];
-    at(Phase::Features, drafted.pinned(), facts)?;
-    Ok(drafted)
 }
 
 /// A rebuild for lost files that contradicts what this very run had proved is, for whoever asked for the
@@ -146,12 +113,29 @@ pub(super) fn restore(pinned: Pinned, env: &Env, recorded: &str) -> Result<Vec<S
             (pinned.find_remains(env)?, Some(vouched))
         }
     };
-    let drafted = draft(pinned, env, &mut |_, _, _| Ok(()), &mut |_| Ok(())).map_err(|stop| match stop {
+    let drafted = draft(Reached::Pins(Box::new(pinned)), env, &mut Untold).map_err(|stop| match stop {
         Stop::Refused(r) | Stop::Pending(r) => drifted(*r),
         Stop::Ledger(e) => Refusal::new(e.code(), Phase::Ledger, e.to_string()),
     })?;
     publish::restore(&drafted, env, &found, vouched.as_ref())?;
+    drafted.pinned().clear_staging(env, |_| true);
     Ok(found.missing)
+}
+
+/// Puts every gate of an attempt on record.
+struct Told<'t, 'a> {
+    attempt: &'t mut Attempt<'a>,
+    keeper: &'t dyn Gatekeeper,
+}
+
+impl Story for Told<'_, '_> {
+    fn enter(&mut self, phase: Phase) -> Result<(), Stop> {
+        self.attempt.enter(phase)
+    }
+
+    fn passed(&mut self, phase: Phase, pinned: &Pinned, facts: Facts, keep: Option<Keeper<'_>>) -> Result<(), Stop> {
+        self.attempt.passed(phase, pinned, facts, keep, self.keeper)
+    }
 }
 
 impl<'a> Attempt<'a> {
@@ -259,10 +243,8 @@ impl<'a> Attempt<'a> {
             )
             .into());
         }
-        let drafted = match self.earlier_draft(&pinned) {
-            Some(drafted) => drafted,
-            None => self.build(pinned, keeper)?,
-        };
+        let reached = self.furthest(pinned, keeper)?;
+        let drafted = self.build(reached, keeper)?;
         self.publish(&drafted, keeper)
     }
 
@@ -281,16 +263,13 @@ impl<'a> Attempt<'a> {
             ("label cut-off", pinned.intent().labels.asof.to_string()),
             ("shards", pinned.shards().to_string()),
         ];
-        self.passed(Phase::Pins, &pinned, facts, keeper)?;
+        self.passed(Phase::Pins, &pinned, facts, None, keeper)?;
         Ok(pinned)
     }
 
-    fn build(&mut self, pinned: Pinned, keeper: &dyn Gatekeeper) -> Result<Drafted, Stop> {
+    fn build(&mut self, from: Reached, keeper: &dyn Gatekeeper) -> Result<Drafted, Stop> {
         let env = self.env.clone();
-        let this = std::cell::RefCell::new(self);
-        draft(pinned, &env, &mut |phase, pinned, facts| this.borrow_mut().passed(phase, pinned, facts, keeper), &mut |phase| {
-            this.borrow_mut().enter(phase)
-        })
+        draft(from, &env, &mut Told { attempt: self, keeper })
     }
 
     /// The identity is published already: its data set is the answer, after a look whether it is whole.
@@ -300,7 +279,7 @@ impl<'a> Attempt<'a> {
             self.enter(Phase::Publication)?;
             return Ok((outcome, publish::adopt(&pinned, &self.env, found)?));
         }
-        let drafted = self.build(pinned.clone(), keeper).map_err(|stop| match stop {
+        let drafted = self.build(Reached::Pins(Box::new(pinned.clone())), keeper).map_err(|stop| match stop {
             Stop::Refused(refusal) => drifted(*refusal).into(),
             other => other,
         })?;
@@ -323,44 +302,16 @@ impl<'a> Attempt<'a> {
         Ok(if began && !others.iter().any(new) { "NEW" } else { "ALREADY_PUBLISHED" })
     }
 
-    /// The digest of the receipt that each gate left, as the ledger recorded it.
-    fn recorded(&self) -> Result<Map<String, Value>, LedgerError> {
-        let mut recorded = Map::new();
-        for event in self.host.ledger.events(&self.lease.run_key, 0)? {
-            if event.event_type == "GATE_PASSED"
-                && let (Some(phase), Some(digest)) =
-                    (event.detail.get("phase").and_then(Value::as_str), event.detail.pointer("/evidence/receipt_blake3"))
-            {
-                recorded.insert(phase.to_owned(), digest.clone());
-            }
-        }
-        Ok(recorded)
-    }
-
-    fn reprove(&self, pinned: Pinned) -> Result<Drafted, Stop> {
-        let recorded = self.recorded()?;
-        Ok(Drafted::reprove(pinned, &self.env, &|gate| recorded.get(gate).and_then(Value::as_str).map(str::to_owned))?)
-    }
-
-    /// A draft that an earlier attempt completed, if every byte of it still proves itself; else the
-    /// gates are walked again, which costs time and never truth.
-    fn earlier_draft(&self, pinned: &Pinned) -> Option<Drafted> {
-        if !self.resumed {
-            return None;
-        }
-        let drafted = self.reprove(pinned.clone()).ok()?;
-        drafted.check_staged(&self.env).ok()?;
-        tracing::info!(run_key = self.lease.run_key, phase = "features", "going on with the draft of an earlier attempt");
-        Some(drafted)
-    }
-
     fn publish_only(&mut self, keeper: &dyn Gatekeeper) -> Result<(&'static str, Published), Stop> {
         let pinned = self.pins(&super::Unattended)?;
         if let Some(found) = pinned.find_published(&self.env)?.filter(|f| f.missing.is_empty()) {
             self.late = true;
             return Ok((self.whose(&pinned)?, publish::adopt(&pinned, &self.env, found)?));
         }
-        let drafted = self.reprove(pinned)?;
+        let recorded = self.recorded()?;
+        let reached = Reached::Draft(Box::new(Drafted::reprove(pinned, &self.env, &recorded)?));
+        self.tell(&reached, &recorded, &super::Unattended)?;
+        let drafted = self.build(reached, keeper)?;
         self.publish(&drafted, keeper)
     }
 
@@ -376,7 +327,7 @@ impl<'a> Attempt<'a> {
         match publish::publish(drafted, &self.env, &journal) {
             Ok(Commit::Published(published)) => {
                 let facts = vec![("manifest", published.manifest_ref.to_string()), ("rows", drafted.rows().to_string())];
-                self.passed(Phase::Publication, drafted.pinned(), facts, keeper).or_else(|stop| match stop {
+                self.passed(Phase::Publication, drafted.pinned(), facts, None, keeper).or_else(|stop| match stop {
                     // Once committed there is nothing to call off.
                     Stop::Refused(_) => Ok(()),
                     other => Err(other),
@@ -391,39 +342,74 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn enter(&mut self, phase: Phase) -> Result<(), Stop> {
+    pub(super) fn enter(&mut self, phase: Phase) -> Result<(), Stop> {
         self.phase_began = self.host.clock.now();
         self.env.progress.enter(phase, 0);
         tracing::info!(run_key = self.lease.run_key, phase = phase.as_str(), attempt = self.number, "enter");
         Ok(self.host.ledger.enter_phase(&self.lease, phase.as_str())?)
     }
 
-    /// A gate has passed: its receipt's digest goes to the ledger, and the keeper may look.
-    fn passed(&mut self, phase: Phase, pinned: &Pinned, facts: Vec<(&'static str, String)>, keeper: &dyn Gatekeeper) -> Result<(), Stop> {
-        let (name, folder) = match phase {
-            Phase::Pins => ("plan", "resolved_build_plan"),
-            Phase::Replay => ("replay", "replay_completeness"),
-            Phase::Labels => ("labels", "label_resolution"),
-            Phase::Features => ("draft", "dataset_draft"),
-            _ => ("publication", "publication_receipts"),
-        };
-        let at = pinned.receipt_ref(folder);
+    /// A gate has passed: its receipt's digest goes to the ledger, with that of what it kept, and the keeper
+    /// may look.
+    fn passed(
+        &mut self,
+        phase: Phase,
+        pinned: &Pinned,
+        facts: Facts,
+        keep: Option<Keeper<'_>>,
+        keeper: &dyn Gatekeeper,
+    ) -> Result<(), Stop> {
+        let at = pinned.receipt_ref(kept::receipt_folder(phase));
         let (digest, _) = crate::store::digest(self.env.store.as_ref(), &at).map_err(|e| Refusal::of_store(phase, &e))?;
-        let took = self.host.clock.now().0.saturating_sub(self.phase_began.0) / 1_000;
-        self.timings.insert(phase.as_str().into(), json!(took));
-        self.evidence.insert(name.into(), json!(at.as_str()));
         let described: Map<String, Value> = facts.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
-        self.host.ledger.gate_passed(
-            &self.lease,
-            phase.as_str(),
-            &json!({"receipt_ref": at.as_str(), "receipt_blake3": digest, "facts": described}),
-        )?;
+        let mut evidence = json!({"receipt_ref": at.as_str(), "receipt_blake3": digest, "facts": described});
+        if let (Some(keep), Some(evidence)) = (keep, evidence.as_object_mut()) {
+            evidence.insert("kept".into(), keep(&self.env)?);
+        }
+        let took = self.note(phase, &at);
+        self.host.ledger.gate_passed(&self.lease, phase.as_str(), &evidence)?;
         let _ = self.host.ledger.sample(&self.lease, &self.env.progress.sample());
         tracing::info!(run_key = self.lease.run_key, phase = phase.as_str(), took_ms = took, "passed");
-        let view = GateView { run_key: self.lease.run_key.clone(), phase, facts, evidence: at.to_string() };
+        self.look(GateView { run_key: self.lease.run_key.clone(), phase, facts, evidence: at.to_string(), reproved: false }, keeper)
+    }
+
+    /// A gate that an earlier attempt had passed was proved again from its own files.
+    pub(super) fn reproved(
+        &mut self,
+        phase: Phase,
+        pinned: &Pinned,
+        evidence: &Value,
+        facts: Facts,
+        keeper: &dyn Gatekeeper,
+    ) -> Result<(), Stop> {
+        let at = pinned.receipt_ref(kept::receipt_folder(phase));
+        self.note(phase, &at);
+        self.host.ledger.gate_reproved(&self.lease, phase.as_str(), evidence)?;
+        tracing::info!(run_key = self.lease.run_key, phase = phase.as_str(), "proved again");
+        self.look(GateView { run_key: self.lease.run_key.clone(), phase, facts, evidence: at.to_string(), reproved: true }, keeper)
+    }
+
+    /// Notes a gate for the result; how long it took in milliseconds.
+    fn note(&mut self, phase: Phase, receipt: &Ref) -> i64 {
+        let name = match phase {
+            Phase::Pins => "plan",
+            Phase::Replay => "replay",
+            Phase::Labels => "labels",
+            Phase::Features => "draft",
+            _ => "publication",
+        };
+        let took = self.host.clock.now().0.saturating_sub(self.phase_began.0) / 1_000;
+        self.timings.insert(phase.as_str().into(), json!(took));
+        self.evidence.insert(name.into(), json!(receipt.as_str()));
+        took
+    }
+
+    /// Lets the keeper look at a gate.
+    fn look(&self, view: GateView, keeper: &dyn Gatekeeper) -> Result<(), Stop> {
         if keeper.passed(&view) {
-            return Ok(self.env.check(phase)?);
+            return Ok(self.env.check(view.phase)?);
         }
+        let phase = view.phase;
         Err(Refusal::new(ReasonCode::CancelledByOperator, phase, format!("called off at the {} gate", phase.as_str())).into())
     }
 
@@ -440,7 +426,7 @@ impl<'a> Attempt<'a> {
             }
             Err(Stop::Ledger(LedgerError::LeaseLost { .. })) => Ok(self.superseded()),
             Err(Stop::Ledger(error)) => Err(error),
-            Err(Stop::Refused(refusal)) if refusal.code == ReasonCode::LeaseLost || self.heart.lost() => Ok(self.superseded()),
+            Err(Stop::Refused(refusal)) if refusal.code == ReasonCode::LeaseLost || self.replaced() => Ok(self.superseded()),
             Err(Stop::Refused(refusal)) if refusal.code == ReasonCode::Interrupted => match self.heart.asked().cloned() {
                 Some(request) => {
                     let refusal = Refusal::new(request.action.reason(), refusal.phase, request.to_string());
@@ -487,6 +473,12 @@ impl<'a> Attempt<'a> {
         self.finish(End::Interrupted { signal: signal.to_owned() }, result)
     }
 
+    /// Whether this owner may not write any more. Asked before anything is left in the store about a refusal,
+    /// which may itself come of having been replaced.
+    fn replaced(&self) -> bool {
+        self.heart.lost() || matches!(self.host.ledger.holds(&self.lease), Ok(false))
+    }
+
     fn superseded(self) -> RunResult {
         let refusal = Refusal::new(
             ReasonCode::LeaseLost,
@@ -497,7 +489,12 @@ impl<'a> Attempt<'a> {
     }
 
     fn finish(self, end: End, result: RunResult) -> Result<RunResult, LedgerError> {
-        match self.host.ledger.finish(&self.lease, &end) {
+        let ended = self.host.ledger.finish(&self.lease, &end);
+        // Only who ended the run for good may clear up after it: a superseded owner would take from the next one.
+        if ended.as_ref().is_ok_and(|row| row.over()) {
+            pin::clear_staging(&self.admitted, &self.env, |_| true);
+        }
+        match ended {
             // An operator had asked meanwhile for another end, which the ledger saw to in the same write.
             Ok(row) if Some(row.status.as_str()) != result.document.get("status").and_then(Value::as_str) => Ok(RunResult::pending(&row)),
             Ok(_) => Ok(result),
