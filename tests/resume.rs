@@ -168,8 +168,8 @@ const RUN: &str = "platform_20260401T000000Z";
 fn odd(bad: bool) -> Workspace {
     let w = Workspace::empty().unguarded();
     let event = |i: usize| {
-        let mut payload = json!({"amount": i, "country": if i % 3 == 0 { "FR" } else { "DE" }});
-        if i % 5 != 0 {
+        let mut payload = json!({"amount": i, "country": if i.is_multiple_of(3) { "FR" } else { "DE" }});
+        if !i.is_multiple_of(5) {
             payload["flow_id"] = json!(format!("k{}", i % 7));
         }
         if bad && i == 33 {
