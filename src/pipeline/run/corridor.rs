@@ -1,5 +1,7 @@
 //! One attempt: gate by gate under a lease, every step in the ledger.
 
+mod report;
+
 use serde_json::{Map, Value, json};
 
 use super::audit;
@@ -7,12 +9,14 @@ use super::heartbeat::Heartbeat;
 use super::outcome::{self, Parts, RunResult};
 use super::{GateView, Gatekeeper, Host, done};
 use crate::contract::ReasonCode;
+use crate::contract::intent::IntentKind;
 use crate::ledger::{End, ExecutionMode, Lease, LedgerError, RunRow, Status};
 use crate::pipeline::admit::Admitted;
 use crate::pipeline::feature::{self, Drafted};
 use crate::pipeline::gate::{Env, Phase, Refusal, document};
 use crate::pipeline::pin::{self, Found, Pinned};
 use crate::pipeline::publish::{self, Commit, Published};
+use crate::pipeline::replay::Replayed;
 use crate::pipeline::{label, replay};
 use crate::source::{Archive, EventLog, FileBus, labels};
 use crate::store::{Ref, RefType, create_immutable};
@@ -52,6 +56,8 @@ pub(super) struct Attempt<'a> {
     resumed: bool,
     evidence: Map<String, Value>,
     timings: Map<String, Value>,
+    /// What the result says besides the data set: how a comparison with an anchor ended.
+    findings: Map<String, Value>,
     phase_began: Instant,
     journalled: std::sync::atomic::AtomicBool,
     /// Whether the manifest turned up after the commit had been given up.
@@ -84,11 +90,20 @@ fn contained<T>(work: impl FnOnce() -> Result<T, Stop>) -> Result<T, Stop> {
     })
 }
 
+/// Called with the replay of a data set that names an anchor.
+type AtReplay<'g> = dyn FnMut(&Replayed) -> Result<(), Stop> + 'g;
+
 /// Called when a gate has passed, with what it proved.
 type AtGate<'g> = dyn FnMut(Phase, &Pinned, Vec<(&'static str, String)>) -> Result<(), Stop> + 'g;
 
 /// Walks from pins to a draft, without a ledger.
-fn draft(pinned: Pinned, env: &Env, at: &mut AtGate<'_>, enter: &mut dyn FnMut(Phase) -> Result<(), Stop>) -> Result<Drafted, Stop> {
+fn draft(
+    pinned: Pinned,
+    env: &Env,
+    at: &mut AtGate<'_>,
+    enter: &mut dyn FnMut(Phase) -> Result<(), Stop>,
+    compare: &mut AtReplay<'_>,
+) -> Result<Drafted, Stop> {
     let count = |value: &Value, key: &str| value.get(key).map(Value::to_string).unwrap_or_default();
     enter(Phase::Replay)?;
     let logs = event_logs(env, &pinned.intent().platform_run_id)?;
@@ -99,6 +114,9 @@ fn draft(pinned: Pinned, env: &Env, at: &mut AtGate<'_>, enter: &mut dyn FnMut(P
         ("status", "COMPLETE".into()),
     ];
     at(Phase::Replay, replayed.pinned(), facts)?;
+    if replayed.pinned().anchor().is_some() {
+        compare(&replayed)?;
+    }
     enter(Phase::Labels)?;
     let labelled = label::prove(replayed, env, timeline(env)?.as_ref())?;
     let ready = labelled.proof().pointer("/gate/ready").map(Value::to_string).unwrap_or_default();
@@ -146,7 +164,7 @@ pub(super) fn restore(pinned: Pinned, env: &Env, recorded: &str) -> Result<Vec<S
             (pinned.find_remains(env)?, Some(vouched))
         }
     };
-    let drafted = draft(pinned, env, &mut |_, _, _| Ok(()), &mut |_| Ok(())).map_err(|stop| match stop {
+    let drafted = draft(pinned, env, &mut |_, _, _| Ok(()), &mut |_| Ok(()), &mut |_| Ok(())).map_err(|stop| match stop {
         Stop::Refused(r) | Stop::Pending(r) => drifted(*r),
         Stop::Ledger(e) => Refusal::new(e.code(), Phase::Ledger, e.to_string()),
     })?;
@@ -188,6 +206,7 @@ impl<'a> Attempt<'a> {
             resumed,
             evidence: Map::new(),
             timings: Map::new(),
+            findings: Map::new(),
             phase_began: host.clock.now(),
             journalled: false.into(),
             late: false,
@@ -217,6 +236,10 @@ impl<'a> Attempt<'a> {
     /// The whole corridor.
     pub(super) fn walk(mut self, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
         let _story = self.span().entered();
+        if self.admitted.intent().kind != IntentKind::DatasetBuild {
+            let outcome = contained(|| self.report(keeper));
+            return self.close_report(outcome);
+        }
         let outcome = contained(|| self.full(keeper));
         self.close(outcome)
     }
@@ -248,6 +271,16 @@ impl<'a> Attempt<'a> {
         if let Some(found) = pinned.find_published(&self.env)? {
             return self.converge(pinned, found, keeper);
         }
+        self.test_store(&pinned)?;
+        let drafted = match self.earlier_draft(&pinned) {
+            Some(drafted) => drafted,
+            None => self.build(pinned, keeper)?,
+        };
+        self.publish(&drafted, keeper)
+    }
+
+    /// A store that cannot create conditionally may not be published into.
+    fn test_store(&self, pinned: &Pinned) -> Result<(), Stop> {
         let run = &pinned.intent().platform_run_id;
         if !crate::store::self_test(self.env.store.as_ref(), run, pinned.admitted().run_key(), &self.env.attempt)
             .map_err(|e| Refusal::of_store(Phase::Publication, &e))?
@@ -259,11 +292,7 @@ impl<'a> Attempt<'a> {
             )
             .into());
         }
-        let drafted = match self.earlier_draft(&pinned) {
-            Some(drafted) => drafted,
-            None => self.build(pinned, keeper)?,
-        };
-        self.publish(&drafted, keeper)
+        Ok(())
     }
 
     fn pins(&mut self, keeper: &dyn Gatekeeper) -> Result<Pinned, Stop> {
@@ -288,9 +317,13 @@ impl<'a> Attempt<'a> {
     fn build(&mut self, pinned: Pinned, keeper: &dyn Gatekeeper) -> Result<Drafted, Stop> {
         let env = self.env.clone();
         let this = std::cell::RefCell::new(self);
-        draft(pinned, &env, &mut |phase, pinned, facts| this.borrow_mut().passed(phase, pinned, facts, keeper), &mut |phase| {
-            this.borrow_mut().enter(phase)
-        })
+        draft(
+            pinned,
+            &env,
+            &mut |phase, pinned, facts| this.borrow_mut().passed(phase, pinned, facts, keeper),
+            &mut |phase| this.borrow_mut().enter(phase),
+            &mut |replayed| this.borrow_mut().warn_of_parity(replayed),
+        )
     }
 
     /// The identity is published already: its data set is the answer, after a look whether it is whole.
@@ -401,6 +434,7 @@ impl<'a> Attempt<'a> {
     /// A gate has passed: its receipt's digest goes to the ledger, and the keeper may look.
     fn passed(&mut self, phase: Phase, pinned: &Pinned, facts: Vec<(&'static str, String)>, keeper: &dyn Gatekeeper) -> Result<(), Stop> {
         let (name, folder) = match phase {
+            _ if phase == Phase::Features && !pinned.publishes() => report::folder(pinned),
             Phase::Pins => ("plan", "resolved_build_plan"),
             Phase::Replay => ("replay", "replay_completeness"),
             Phase::Labels => ("labels", "label_resolution"),
@@ -514,7 +548,7 @@ impl<'a> Attempt<'a> {
         dataset: Value,
         evidence: Map<String, Value>,
     ) -> RunResult {
-        RunResult::of(Parts {
+        let mut result = RunResult::of(Parts {
             request_id: &self.admitted.intent().request_id,
             run_key: self.admitted.run_key(),
             status,
@@ -523,7 +557,11 @@ impl<'a> Attempt<'a> {
             dataset,
             evidence,
             timings: self.timings.clone(),
-        })
+        });
+        if let Some(document) = result.document.as_object_mut() {
+            document.extend(self.findings.clone());
+        }
+        result
     }
 
     /// What a refused gate found, for whoever has to clear it. A store that fails here changes nothing:
