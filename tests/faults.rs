@@ -152,11 +152,11 @@ fn build(root: &Path, store: Arc<dyn Store>, owner: Owner) -> Option<RunResult> 
     }
 }
 
-/// What anyone can discover: data sets and manifests, by name and content.
+/// What anyone can discover: data sets, manifests and reports, by name and content.
 fn published(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let all = files(&root.join("store"));
     let name = |p: &Path| p.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-    let discoverable = |n: &str| n.contains("/ofs/datasets/") || n.contains("/ofs/manifests");
+    let discoverable = |n: &str| ["/ofs/datasets/", "/ofs/manifests", "/ofs/parity/", "/ofs/forensic/"].iter().any(|f| n.contains(f));
     all.iter().filter(|p| discoverable(&name(p))).map(|p| (name(p), std::fs::read(p).unwrap())).collect()
 }
 
@@ -171,6 +171,34 @@ fn small() -> Workspace {
     workspace
 }
 
+/// The small world asked for a parity report, against an anchor whose content is not there, so that its totals
+/// are rebuilt to the end.
+fn compared() -> Workspace {
+    let workspace = small();
+    let snapshots = workspace.path("store/platform_20130101T000000Z/online_feature_plane");
+    let mut anchor: serde_json::Value = serde_json::from_slice(&std::fs::read(&files(&snapshots)[0]).unwrap()).unwrap();
+    anchor.as_object_mut().unwrap().remove("features");
+    anchor["eb_offset_basis"]["offsets"].as_array_mut().unwrap().truncate(1);
+    anchor["eb_offset_basis"]["offsets"][0]["offset"] = "19".into();
+    anchor["eb_offset_basis"].as_object_mut().unwrap().remove("basis_digest");
+    workspace.write("store/platform_20130101T000000Z/anchor.json", anchor.to_string());
+    workspace.intent("train", "train", |intent| {
+        intent["intent_kind"] = "parity_rebuild".into();
+        intent["parity_anchor_ref"] = "platform_20130101T000000Z/anchor.json".into();
+    });
+    workspace
+}
+
+/// The small world asked for a forensic report.
+fn looked_into() -> Workspace {
+    let workspace = small();
+    workspace.intent("train", "train", |intent| {
+        intent["intent_kind"] = "forensic_rebuild".into();
+        intent["join_scope"]["forensic"] = serde_json::json!({"keys": ["N488UA"], "as_of_utc": "2013-01-02T00:00:00Z"});
+    });
+    workspace
+}
+
 fn recovered(root: &Path, first: Option<RunResult>) -> RunResult {
     let clean: Arc<dyn Store> = Arc::new(LocalStore::open(&root.join("store")).unwrap());
     if first.as_ref().is_some_and(|r| r.text("/status") == "PUBLISH_PENDING") {
@@ -181,14 +209,14 @@ fn recovered(root: &Path, first: Option<RunResult>) -> RunResult {
     build(root, clean, Owner::current()).expect("nothing kills the second attempt")
 }
 
-fn every_operation(mode: Mode) -> u64 {
-    let undisturbed = small();
+fn every_operation(mode: Mode, world: fn() -> Workspace, files_published: usize) -> u64 {
+    let undisturbed = world();
     let store: Arc<dyn Store> = Arc::new(LocalStore::open(&undisturbed.path("store")).unwrap());
     assert_eq!(build(&undisturbed.root(), store, Owner::current()).unwrap().text("/status"), "DONE");
     let wanted = published(&undisturbed.root());
-    assert!(wanted.len() >= 6, "{:?}", wanted.keys());
+    assert!(wanted.len() >= files_published, "{:?}", wanted.keys());
     for at in 1.. {
-        let workspace = small();
+        let workspace = world();
         let root = workspace.root();
         let count = Arc::new(AtomicU64::new(0));
         let inner = LocalStore::open(&root.join("store")).unwrap();
@@ -227,15 +255,24 @@ fn every_operation(mode: Mode) -> u64 {
 
 #[test]
 fn a_failure_before_any_store_operation_is_recovered() {
-    println!("{} operations failed before", every_operation(Mode::Before));
+    println!("{} operations failed before", every_operation(Mode::Before, small, 6));
 }
 
 #[test]
 fn a_lost_answer_of_any_store_operation_is_recovered() {
-    println!("{} operations failed after", every_operation(Mode::After));
+    println!("{} operations failed after", every_operation(Mode::After, small, 6));
 }
 
 #[test]
 fn a_kill_before_any_store_operation_is_recovered() {
-    println!("{} operations killed", every_operation(Mode::Kill));
+    println!("{} operations killed", every_operation(Mode::Kill, small, 6));
+}
+
+#[test]
+fn reports_come_out_the_same_after_a_fault_at_any_store_operation() {
+    for mode in [Mode::Before, Mode::After, Mode::Kill] {
+        let (parity, forensic) = (every_operation(mode, compared, 1), every_operation(mode, looked_into, 1));
+        println!("{mode:?}: {parity} and {forensic} operations");
+        assert!(parity > 5 && forensic > 5);
+    }
 }

@@ -634,7 +634,14 @@ pub(crate) mod tests {
         };
         let (default, stated, arrival) = (digest(""), digest("    availability: event_time\n"), digest("    availability: arrival\n"));
         assert_eq!(default, stated);
-        assert_eq!(default.1, "DIGEST");
+        // The recipe from before there was a choice.
+        let features = json!([
+            {"name": "n", "agg": "count", "field": null, "type": null, "where": {}},
+            {"name": "s", "agg": "sum", "field": "amount", "type": "int64", "where": {"cancelled": false}},
+        ]);
+        let windows = json!([{"window": "24h", "duration_us": 86_400_000_000_i64, "ttl_us": 86_400_000_000_i64}]);
+        let plain = json!({"name": "g", "version": "v1", "key_precedence": ["flow_id"], "windows": windows, "features": features});
+        assert_eq!(default.1, crate::identity::recipe_digest("ofs.feature_group.v1", &plain));
         assert_eq!((arrival.0, arrival.1 != default.1), (Availability::Arrival, true));
         // The online plane knows no windows, so its own digest does not know this either.
         assert_eq!(arrival.2, default.2);
