@@ -14,6 +14,7 @@ use super::gate::{Env, Phase, Refusal};
 use super::pin::Pinned;
 use super::replay::{Incomplete, Replayed};
 use super::report;
+use super::totals::Tap;
 use crate::contract::anchor::{Anchor, Basis, Position};
 use crate::contract::intent::Intent;
 use crate::contract::{OffsetKind, ReasonCode};
@@ -136,7 +137,10 @@ pub fn settle(pinned: &Pinned) -> Option<Compared> {
 pub fn prove(replayed: &Replayed, env: &Env) -> Result<Compared, Refusal> {
     let pinned = replayed.pinned();
     let verdict = match prerequisites(pinned) {
-        Some(verdict) => verdict,
+        Some(verdict) => {
+            replayed.tap().into_iter().for_each(Tap::clear);
+            verdict
+        }
         None => rebuilt(replayed, env)?,
     };
     let proof = replayed.proof();

@@ -28,10 +28,13 @@ impl Attempt<'_> {
     pub(super) fn report(&mut self, keeper: &dyn Gatekeeper) -> Result<Ref, Stop> {
         let pinned = self.pins(keeper)?;
         self.test_store(&pinned)?;
-        match pinned.intent().kind {
-            IntentKind::ForensicRebuild => self.forensic(pinned, keeper),
-            _ => self.parity(pinned, keeper),
-        }
+        let ended = match pinned.intent().kind {
+            IntentKind::ForensicRebuild => self.forensic(pinned.clone(), keeper),
+            _ => self.parity(pinned.clone(), keeper),
+        };
+        // A report stages nothing; what an earlier test of the store left behind goes with it.
+        pinned.clear_staging(&self.env, "");
+        ended
     }
 
     /// The digest of the report that an earlier attempt left behind its gate.
