@@ -410,3 +410,51 @@ impl Compared {
         Some(Refusal::new(ReasonCode::ParityMismatch, PHASE, message).with_evidence(self.lines("differences")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::{anchor, intent};
+
+    /// How an anchor whose one partition stands at `token` is read against a basis of offsets 0 to 9.
+    fn read(kind: &str, token: &str) -> Result<Reading, Vec<String>> {
+        let mut asked = intent::tests::sample();
+        asked["replay_basis"][0]["offset_kind"] = json!(kind);
+        let asked = intent::parse(asked.to_string().as_bytes()).unwrap();
+        let basis = json!({"stream": "t", "offset_kind": kind, "offsets": [{"partition": 0, "offset": token}]});
+        let anchor = anchor::parse(json!({"eb_offset_basis": basis}).to_string().as_bytes()).unwrap();
+        reading(&anchor, &asked)
+    }
+
+    #[test]
+    fn a_token_is_the_next_offset_or_the_last_one_by_its_kind() {
+        assert_eq!(read("file_line", "10"), Ok(Reading::Next));
+        assert_eq!(read("kafka_offset", "9"), Ok(Reading::Last));
+        assert_eq!(read("kafka_offset", "10"), Ok(Reading::Next));
+        assert_eq!(read("kinesis_sequence", "9"), Ok(Reading::Last));
+        assert_eq!(read("file_line", "9").unwrap_err(), ["t/0: the anchor read up to 8, the intent ends at 9"]);
+        assert_eq!(read("file_line", "0").unwrap_err(), ["t/0: the anchor read nothing, the intent ends at 9"]);
+        assert_eq!(read("kinesis_sequence", "10").unwrap_err(), ["t/0: the anchor read up to 10, the intent ends at 9"]);
+        assert!(read("kafka_offset", "11").is_err());
+    }
+
+    #[test]
+    fn ranges_are_compared_as_ranges() {
+        let asked = intent::parse(intent::tests::sample().to_string().as_bytes()).unwrap();
+        let slice =
+            |end: &str| json!({"topic": "t", "partition": 0, "offset_kind": "kafka_offset", "start_offset": "0", "end_offset": end});
+        let anchor = |end: &str| anchor::parse(json!({"replay_basis": [slice(end)]}).to_string().as_bytes()).unwrap();
+        assert_eq!(reading(&anchor("09"), &asked), Ok(Reading::Ranges));
+        assert_eq!(reading(&anchor("8"), &asked).unwrap_err(), ["t/0 0-8: only the anchor", "t/0 0-9: only the intent"]);
+    }
+
+    #[test]
+    fn names_of_outcomes_and_classes_are_read_back() {
+        for outcome in [Outcome::Match, Outcome::Mismatch, Outcome::Uncheckable] {
+            assert_eq!(Outcome::parse(outcome.as_str()), Some(outcome));
+        }
+        for class in Class::ALL {
+            assert_eq!(Class::parse(class.as_str()), Some(class));
+        }
+    }
+}
