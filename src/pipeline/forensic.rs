@@ -218,9 +218,10 @@ fn features(replayed: &Replayed, batch: &RecordBatch, events: &Events, mut rows:
         places.push(moment.place.map_or((NO_LANE, Offset::default()), |(lane, offset)| (u32::try_from(lane).unwrap_or(NO_LANE), offset)));
         asking.push(true);
     }
-    let whole = [0..rows.len()];
-    let arrival = if group.availability == Availability::Arrival { Some(arrivals(&whole, &places).map_err(engine)?) } else { None };
-    let laid = Rows { rows: &rows, groups: &whole, ts: &stamps, arrival: arrival.as_ref(), asking: Some(&asking) };
+    let all = 0..rows.len();
+    let whole = std::slice::from_ref(&all);
+    let arrival = if group.availability == Availability::Arrival { Some(arrivals(whole, &places).map_err(engine)?) } else { None };
+    let laid = Rows { rows: &rows, groups: whole, ts: &stamps, arrival: arrival.as_ref(), asking: Some(&asking) };
     let columns = window_columns::compute(group, replayed.projection(), batch, laid).map_err(|failure| match failure {
         WindowFailure::Engine(e) => engine(e),
         WindowFailure::Overflow(o) => {

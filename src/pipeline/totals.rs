@@ -367,8 +367,11 @@ fn key_shards(batch: &RecordBatch, shards: usize) -> Result<Vec<u32>, EngineErro
     Ok((0..keys.len()).map(|row| shard_of(keys.value(row).as_bytes(), shards)).collect())
 }
 
+/// Key type and key with their totals.
+type Keyed = ((String, String), Total);
+
 /// The totals of a shard of keys.
-fn sum(batch: &RecordBatch) -> Result<Vec<((String, String), Total)>, EngineError> {
+fn sum(batch: &RecordBatch) -> Result<Vec<Keyed>, EngineError> {
     let columns = Columns::of(batch)?;
     let (types, keys, stamps) = (columns.text(column::KEY_TYPE)?, columns.text(column::KEY_ID)?, columns.text(column::TS)?);
     let amounts = columns.at(column::AMOUNT)?.as_primitive_opt::<Float64Type>().ok_or_else(internal)?;
