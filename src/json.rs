@@ -667,6 +667,42 @@ pub fn canonical(value: &Value) -> String {
     value.to_string()
 }
 
+/// Canonical JSON of the other planes: keys sorted by code point, compact, ASCII with `\uXXXX` escapes,
+/// number tokens as they are.
+pub fn ascii(value: &Value) -> String {
+    fn write(value: &Value, out: &mut Vec<u8>) {
+        match value {
+            Value::String(text) => write_ascii(text, out),
+            Value::Array(list) => {
+                out.push(b'[');
+                for (i, item) in list.iter().enumerate() {
+                    if i > 0 {
+                        out.push(b',');
+                    }
+                    write(item, out);
+                }
+                out.push(b']');
+            }
+            Value::Object(map) => {
+                out.push(b'{');
+                for (i, (key, item)) in map.iter().enumerate() {
+                    if i > 0 {
+                        out.push(b',');
+                    }
+                    write_ascii(key, out);
+                    out.push(b':');
+                    write(item, out);
+                }
+                out.push(b'}');
+            }
+            other => out.extend_from_slice(other.to_string().as_bytes()),
+        }
+    }
+    let mut out = Vec::new();
+    write(value, &mut out);
+    String::from_utf8(out).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -59,11 +59,11 @@ fn row(root: &Path) -> Option<RunRow> {
     process(root, None).1.ledger.run_by_request(TRAIN).unwrap()
 }
 
-/// What anyone can discover: data sets and manifests, by name and content.
+/// What anyone can discover: data sets, manifests and reports, by name and content.
 fn published(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let all = files(&root.join("store"));
     let name = |p: &Path| p.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-    let discoverable = |n: &str| n.contains("/ofs/datasets/") || n.contains("/ofs/manifests");
+    let discoverable = |n: &str| ["/ofs/datasets/", "/ofs/manifests", "/ofs/parity/", "/ofs/forensic/"].iter().any(|f| n.contains(f));
     all.iter().filter(|p| discoverable(&name(p))).map(|p| (name(p), std::fs::read(p).unwrap())).collect()
 }
 
@@ -74,6 +74,34 @@ fn small() -> Workspace {
         let basis = intent["replay_basis"].as_array_mut().unwrap();
         basis.truncate(1);
         basis[0]["end_offset"] = "19".into();
+    });
+    workspace
+}
+
+/// The small world asked for a parity report, against an anchor whose content is not there, so that its totals
+/// are rebuilt to the end.
+fn compared() -> Workspace {
+    let workspace = small();
+    let snapshots = workspace.path("store/platform_20130101T000000Z/online_feature_plane");
+    let mut anchor: serde_json::Value = serde_json::from_slice(&std::fs::read(&files(&snapshots)[0]).unwrap()).unwrap();
+    anchor.as_object_mut().unwrap().remove("features");
+    anchor["eb_offset_basis"]["offsets"].as_array_mut().unwrap().truncate(1);
+    anchor["eb_offset_basis"]["offsets"][0]["offset"] = "19".into();
+    anchor["eb_offset_basis"].as_object_mut().unwrap().remove("basis_digest");
+    workspace.write("store/platform_20130101T000000Z/anchor.json", anchor.to_string());
+    workspace.intent("train", "train", |intent| {
+        intent["intent_kind"] = "parity_rebuild".into();
+        intent["parity_anchor_ref"] = "platform_20130101T000000Z/anchor.json".into();
+    });
+    workspace
+}
+
+/// The small world asked for a forensic report.
+fn looked_into() -> Workspace {
+    let workspace = small();
+    workspace.intent("train", "train", |intent| {
+        intent["intent_kind"] = "forensic_rebuild".into();
+        intent["join_scope"]["forensic"] = serde_json::json!({"keys": ["N488UA"], "as_of_utc": "2013-01-02T00:00:00Z"});
     });
     workspace
 }
@@ -111,14 +139,14 @@ fn lawful(root: &Path, wanted: &BTreeMap<String, Vec<u8>>, case: &str) {
 }
 
 /// Tries a mishap at every operation; how many there were, and how often each end came.
-fn every_operation(site: Site, mishap: Mishap) -> (u64, BTreeMap<String, u64>) {
-    let undisturbed = small();
+fn every_operation(world: fn() -> Workspace, site: Site, mishap: Mishap) -> (u64, BTreeMap<String, u64>) {
+    let undisturbed = world();
     assert_eq!(build(&undisturbed.root(), None).unwrap().unwrap().text("/status"), "DONE");
     let wanted = published(&undisturbed.root());
-    assert!(wanted.len() >= 6, "{:?}", wanted.keys());
+    assert!(!wanted.is_empty());
     let mut ends = BTreeMap::new();
     for at in 1.. {
-        let workspace = small();
+        let workspace = world();
         let root = workspace.root();
         let trap = Arc::new(Trap::new(site, mishap, at));
         let first = build(&root, Some(&trap));
@@ -149,9 +177,13 @@ fn every_operation(site: Site, mishap: Mishap) -> (u64, BTreeMap<String, u64>) {
 }
 
 fn every_mishap(site: Site, mishaps: &[Mishap]) -> u64 {
+    every_mishap_of(small, site, mishaps)
+}
+
+fn every_mishap_of(world: fn() -> Workspace, site: Site, mishaps: &[Mishap]) -> u64 {
     let mut points = 0;
     for mishap in mishaps {
-        let (tried, ends) = every_operation(site, *mishap);
+        let (tried, ends) = every_operation(world, site, *mishap);
         println!("{tried} operations of the {site:?} with {mishap:?}: {ends:?}");
         points += tried;
     }
@@ -181,6 +213,16 @@ fn a_kill_before_any_store_operation_is_recovered() {
 #[test]
 fn a_kill_after_any_store_operation_is_recovered() {
     assert!(every_mishap(Site::Store, &[Mishap::KillAfter]) >= 50);
+}
+
+#[test]
+fn a_parity_report_comes_out_the_same_after_a_fault_at_any_store_operation() {
+    assert!(every_mishap_of(compared, Site::Store, &[Mishap::Error, Mishap::Kill]) >= 40);
+}
+
+#[test]
+fn a_forensic_report_comes_out_the_same_after_a_kill_before_any_store_operation() {
+    assert!(every_mishap_of(looked_into, Site::Store, &[Mishap::Kill]) >= 20);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod faults;
 mod ledger_story;
 mod operators;
 mod oracle;
+mod parity;
 mod races;
 mod report;
 mod resume;

@@ -216,6 +216,11 @@ pub(super) fn print(context: &Context, result: &RunResult) {
     let status = result.text("/status");
     let outcome = result.document.get("outcome").and_then(Value::as_str).map(|o| format!(" ({o})")).unwrap_or_default();
     say(format!("{status}{outcome}  run {}  request {}", result.text("/run_key"), result.text("/request_id")));
+    for kind in ["parity", "forensic"] {
+        if let Some(found) = result.document.get(kind) {
+            say_report(kind, found);
+        }
+    }
     if let Some(dataset) = result.document.get("dataset").filter(|d| d.is_object()) {
         let text = |key: &str| dataset.get(key).and_then(Value::as_str).unwrap_or_default();
         let rows = dataset.get("rows").and_then(Value::as_u64).unwrap_or(0);
@@ -228,4 +233,16 @@ pub(super) fn print(context: &Context, result: &RunResult) {
         let run = text("manifest_ref").split('/').next().unwrap_or_default().to_owned();
         say(format!("files        {}", folder.join(run).join("ofs/datasets").join(text("manifest_id")).display()));
     }
+}
+
+/// How a comparison or a forensic rebuild ended, and what it lacked.
+fn say_report(kind: &str, found: &Value) {
+    let text = |key: &str| found.get(key).and_then(Value::as_str);
+    let ended = text("outcome").or(text("status")).unwrap_or_default();
+    let class = text("class").map(|class| format!(" ({class})")).unwrap_or_default();
+    say(format!("{kind:<12} {ended}{class}"));
+    for line in found.get("missing").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        say(format!("missing      {}", safe(line)));
+    }
+    say(format!("report       {}", text("report_ref").unwrap_or_default()));
 }

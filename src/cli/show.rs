@@ -77,7 +77,10 @@ fn gates(ledger: &Ledger, row: &RunRow) -> Result<Vec<Value>, LedgerError> {
     let latest = events.get(begin..).unwrap_or_default();
     let reason = row.reason.as_ref();
     let refused = reason.and_then(|r| r.get("phase")).and_then(Value::as_str);
-    Ok(Phase::RUN.iter().map(|phase| gate(*phase, latest, row, refused, reason)).collect())
+    // A report needs no labels, and there is nothing of it to commit.
+    let data_set = row.intent_kind.as_deref().is_none_or(|kind| kind == "dataset_build");
+    let passes = |phase: &&Phase| data_set || matches!(phase, Phase::Pins | Phase::Replay | Phase::Features);
+    Ok(Phase::RUN.iter().filter(passes).map(|phase| gate(*phase, latest, row, refused, reason)).collect())
 }
 
 fn gate(phase: Phase, events: &[EventRow], row: &RunRow, refused: Option<&str>, reason: Option<&Value>) -> Value {

@@ -135,6 +135,24 @@ pub struct RowFilter {
     pub any_of: Vec<Value>,
 }
 
+/// As of when a forensic rebuild is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AsOf {
+    /// Right after an event, in canonical order.
+    Event(String),
+    /// After everything up to an instant.
+    Instant(Instant),
+}
+
+/// What a forensic rebuild is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForensicScope {
+    /// Feature keys, sorted and unique.
+    pub keys: Vec<String>,
+    /// As of when.
+    pub as_of: AsOf,
+}
+
 /// A parsed intent in normal form.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Intent {
@@ -178,6 +196,8 @@ pub struct Intent {
     pub required_outputs: Vec<String>,
     /// Row filters in key order.
     pub row_filters: Vec<RowFilter>,
+    /// What a forensic rebuild is about; no other kind has it.
+    pub forensic: Option<ForensicScope>,
 }
 
 impl Intent {
@@ -390,6 +410,7 @@ impl Reader {
         };
         self.closed(root, "", &FIELDS);
         let scope = self.scope(&join_scope, &filters, kind);
+        let forensic = self.forensic(join_scope.get("forensic"), kind);
         let (feature_set_id, feature_set_version) = features?;
         Some(Intent {
             request_id: request_id?,
@@ -412,6 +433,7 @@ impl Reader {
             coverage: scope.coverage,
             required_outputs: scope.required_outputs,
             row_filters: scope.row_filters,
+            forensic,
         })
     }
 
@@ -578,6 +600,51 @@ impl Reader {
         Scope { required_outputs, label_types: declared, coverage, row_filters }
     }
 
+    /// A forensic rebuild says which keys and as of when; for any other kind the scope would mean nothing.
+    fn forensic(&mut self, value: Option<&Value>, kind: Option<IntentKind>) -> Option<ForensicScope> {
+        use ReasonCode as C;
+        const PATH: &str = "join_scope.forensic";
+        let value = match (value, kind) {
+            (None, Some(IntentKind::ForensicRebuild)) => {
+                self.problem(C::SchemaInvalid, PATH, "a forensic_rebuild needs keys, and as_of_event_id or as_of_utc");
+                return None;
+            }
+            (None, _) => return None,
+            (Some(value), Some(IntentKind::ForensicRebuild) | None) => value,
+            (Some(_), Some(_)) => {
+                self.problem(C::SchemaInvalid, PATH, "only a forensic_rebuild has such a scope");
+                return None;
+            }
+        };
+        let Some(map) = value.as_object() else {
+            self.problem(C::SchemaInvalid, PATH, "expected an object of keys, and as_of_event_id or as_of_utc");
+            return None;
+        };
+        for key in map.keys().filter(|key| !["keys", "as_of_event_id", "as_of_utc"].contains(&key.as_str())) {
+            self.problem(C::SchemaInvalid, &format!("{PATH}.{key}"), "unknown field");
+        }
+        let keys = self.names(map.get("keys"), &format!("{PATH}.keys"), C::SchemaInvalid).filter(|keys| !keys.is_empty());
+        if keys.is_none() {
+            self.problem(C::SchemaInvalid, &format!("{PATH}.keys"), "expected at least one feature key");
+        }
+        let text = |key: &str| map.get(key).map(|v| v.as_str().filter(|t| !t.trim().is_empty()).unwrap_or_default());
+        let as_of = match (text("as_of_event_id"), text("as_of_utc")) {
+            (Some(id), None) if !id.is_empty() => Some(AsOf::Event(id.to_owned())),
+            (None, Some(stamp)) => match Instant::parse(stamp) {
+                Ok(instant) => Some(AsOf::Instant(instant)),
+                Err(e) => {
+                    self.problem(C::AsOfSpecInvalid, &format!("{PATH}.as_of_utc"), e.to_string());
+                    None
+                }
+            },
+            _ => {
+                self.problem(C::SchemaInvalid, PATH, "expected one of as_of_event_id and as_of_utc");
+                None
+            }
+        };
+        Some(ForensicScope { keys: keys?, as_of: as_of? })
+    }
+
     fn names(&mut self, value: Option<&Value>, path: &str, code: ReasonCode) -> Option<Vec<String>> {
         let value = value?;
         let names: Option<Vec<String>> =
@@ -665,7 +732,7 @@ fn object_of(item: Item<'_>) -> Map<String, Value> {
 }
 
 /// Sorts slices and joins those that overlap or touch (O071).
-fn merge(mut slices: Vec<Slice>) -> Vec<Slice> {
+pub(super) fn merge(mut slices: Vec<Slice>) -> Vec<Slice> {
     slices.sort();
     let mut merged: Vec<Slice> = Vec::with_capacity(slices.len());
     for slice in slices {
@@ -713,6 +780,34 @@ pub(crate) mod tests {
         assert_eq!(intent.row_filters.len(), 1);
         assert!(intent.training());
         assert_eq!(parse(intent.to_json().to_string().as_bytes()).unwrap().to_json(), intent.to_json());
+    }
+
+    #[test]
+    fn a_forensic_rebuild_says_which_keys_and_as_of_when() {
+        let with = |scope: Value| {
+            let mut value = sample();
+            value["intent_kind"] = json!("forensic_rebuild");
+            value["join_scope"]["forensic"] = scope;
+            parse(value.to_string().as_bytes())
+        };
+        let scope = with(json!({"keys": ["b", "a", "b"], "as_of_utc": "2026-01-01T01:00:00+01:00"})).unwrap().forensic.unwrap();
+        assert_eq!(scope.keys, ["a", "b"]);
+        assert_eq!(scope.as_of, AsOf::Instant(Instant::parse("2026-01-01T00:00:00Z").unwrap()));
+        assert_eq!(with(json!({"keys": ["a"], "as_of_event_id": "e"})).unwrap().forensic.unwrap().as_of, AsOf::Event("e".into()));
+        for bad in [
+            json!(null),
+            json!({}),
+            json!({"keys": [], "as_of_event_id": "e"}),
+            json!({"keys": ["a"]}),
+            json!({"keys": ["a"], "as_of_event_id": "e", "as_of_utc": "2026-01-01T00:00:00Z"}),
+            json!({"keys": ["a"], "as_of_event_id": " "}),
+            json!({"keys": ["a"], "as_of_event_id": "e", "more": 1}),
+        ] {
+            assert_eq!(with(bad.clone()).unwrap_err().problems[0].code, ReasonCode::SchemaInvalid, "{bad}");
+        }
+        assert_eq!(with(json!({"keys": ["a"], "as_of_utc": "x"})).unwrap_err().problems[0].code, ReasonCode::AsOfSpecInvalid);
+        assert_eq!(refused(|v| v["intent_kind"] = json!("forensic_rebuild")).1, "join_scope.forensic");
+        assert_eq!(refused(|v| v["join_scope"]["forensic"] = json!({"keys": ["a"], "as_of_event_id": "e"})).0, ReasonCode::SchemaInvalid);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What crosses a boundary: intents, run facts, the feature authority, records, assertions, reason
 //! codes. Pure types that parse and validate; no I/O happens here.
 
+pub mod anchor;
 pub mod decimal;
 pub mod embedded;
 pub mod facts;

@@ -135,6 +135,26 @@ pub struct Feature {
     pub conditions: BTreeMap<String, Value>,
 }
 
+/// What a row may see of its own partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Availability {
+    /// Every event of its window, whenever it arrived.
+    #[default]
+    EventTime,
+    /// Only events whose offset is not above the row's.
+    Arrival,
+}
+
+impl Availability {
+    /// The name in the authority file and in the index.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Availability::EventTime => "event_time",
+            Availability::Arrival => "arrival",
+        }
+    }
+}
+
 /// A feature group at one version.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
@@ -148,6 +168,8 @@ pub struct Group {
     pub windows: Vec<Window>,
     /// Features in declared order.
     pub features: Vec<Feature>,
+    /// Whether late events count in the windows of rows that arrived before them.
+    pub availability: Availability,
 }
 
 /// The whole authority file.
@@ -192,6 +214,8 @@ struct RawGroup {
     windows: Option<Vec<RawWindow>>,
     #[serde(default)]
     features: Option<Vec<RawFeature>>,
+    #[serde(default)]
+    availability: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -380,7 +404,12 @@ fn read_group(raw: RawGroup, path: &str) -> Result<Group, Problem> {
         windows.push(Window { name: window.window, duration_us, ttl_us });
     }
     let features = read_features(raw.features, path)?;
-    let group = Group { name: raw.name, version: raw.version, key_precedence, windows, features };
+    let availability = match raw.availability.as_deref() {
+        None | Some("event_time") => Availability::EventTime,
+        Some("arrival") => Availability::Arrival,
+        Some(other) => return Err(bad(format!("{path}.availability"), format!("expected event_time or arrival, found `{other}`"))),
+    };
+    let group = Group { name: raw.name, version: raw.version, key_precedence, windows, features, availability };
     check_columns(&group, path)?;
     Ok(group)
 }
@@ -472,16 +501,21 @@ impl Group {
         self.windows.iter().map(|w| format!("{}_{}", feature.name, w.name)).collect()
     }
 
-    /// The definition in normal form: what its digest is taken of.
+    /// The definition in normal form: what its digest is taken of. The default availability is not
+    /// written, so that definitions from before there was a choice keep their digests.
     pub fn to_json(&self) -> Value {
-        json!({
+        let mut value = json!({
             "name": self.name, "version": self.version, "key_precedence": self.key_precedence,
             "windows": self.windows.iter().map(|w| json!({"window": w.name, "duration_us": w.duration_us, "ttl_us": w.ttl_us})).collect::<Vec<_>>(),
             "features": self.features.iter().map(|f| json!({
                 "name": f.name, "agg": f.agg.as_str(), "field": f.input.as_ref().map(|(n, _)| n),
                 "type": f.input.as_ref().map(|(_, t)| t.to_string()), "where": f.conditions,
             })).collect::<Vec<_>>(),
-        })
+        });
+        if let (Availability::Arrival, Some(map)) = (self.availability, value.as_object_mut()) {
+            map.insert("availability".into(), json!(self.availability.as_str()));
+        }
+        value
     }
 
     /// BLAKE3 of the normal form under its recipe.
@@ -584,10 +618,33 @@ pub(crate) mod tests {
         assert_eq!(code_of(", type: int64", ""), Bad);
         assert_eq!(code_of("agg: sum, field: amount, type: int64", "agg: stddev, field: amount, type: float64"), Bad);
         assert_eq!(code_of("agg: sum, field: amount, type: int64", "agg: sum, field: amount, type: utf8"), Bad);
+        assert_eq!(code_of("key_type: flow_id", "key_type: flow_id\n    availability: later"), Bad);
         assert_eq!(code_of("cancelled: false", "cancelled: 0.5"), ReasonCode::FeatureProfileUnresolved);
         assert_eq!(code_of("revision: r1", "revision: r1\nextra: 1"), ReasonCode::FeatureProfileUnresolved);
         assert_eq!(code_of("feature_groups:", "content_digest: abc\nfeature_groups:"), ReasonCode::FeatureProfileUnresolved);
         assert_eq!(parse("x: [").unwrap_err().code, ReasonCode::FeatureProfileUnresolved);
+    }
+
+    #[test]
+    fn availability_is_part_of_the_digest_and_its_default_is_not() {
+        let digest = |line: &str| {
+            let text = FLIGHTS.replace("key_type: flow_id\n", &format!("key_type: flow_id\n{line}"));
+            let profile = parse(&text).unwrap();
+            (profile.groups[0].availability, profile.groups[0].digest(), profile.content_digest)
+        };
+        let (default, stated, arrival) = (digest(""), digest("    availability: event_time\n"), digest("    availability: arrival\n"));
+        assert_eq!(default, stated);
+        // The recipe from before there was a choice.
+        let features = json!([
+            {"name": "n", "agg": "count", "field": null, "type": null, "where": {}},
+            {"name": "s", "agg": "sum", "field": "amount", "type": "int64", "where": {"cancelled": false}},
+        ]);
+        let windows = json!([{"window": "24h", "duration_us": 86_400_000_000_i64, "ttl_us": 86_400_000_000_i64}]);
+        let plain = json!({"name": "g", "version": "v1", "key_precedence": ["flow_id"], "windows": windows, "features": features});
+        assert_eq!(default.1, crate::identity::recipe_digest("ofs.feature_group.v1", &plain));
+        assert_eq!((arrival.0, arrival.1 != default.1), (Availability::Arrival, true));
+        // The online plane knows no windows, so its own digest does not know this either.
+        assert_eq!(arrival.2, default.2);
     }
 
     #[test]

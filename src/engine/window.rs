@@ -4,13 +4,17 @@
 //! row covers the rows of its key that stand at or before it and are younger than the duration:
 //! those `j <= e` with `ts[j] > ts[e] - duration`. Both ends only ever move forward, so one pass
 //! lets every row enter once and leave once. What leaves is retracted in exact arithmetic only, so
-//! a value never depends on the rows that have left.
+//! a value never depends on the rows that have left. With [`Window::arrival`] a row sees, of its own
+//! partition, only what had arrived before it; see [`arrival`].
 #![expect(clippy::indexing_slicing, reason = "row numbers come from group ranges that were checked against the length of every column")]
+
+pub mod arrival;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use self::arrival::Arrivals;
 use super::exact::{PowerOfTen, Total, Wide};
 use super::float_sum::ExactFloatSum;
 
@@ -80,6 +84,8 @@ pub struct Window<'a> {
     pub duration_us: i64,
     /// Precision and scale of a decimal column (each at most 38); the precision bounds a sum.
     pub decimal: Option<(u8, u8)>,
+    /// The order of arrival, where rows must not see what arrived after them; `None` for event time.
+    pub arrival: Option<&'a Arrivals>,
 }
 
 /// One result per row. Where `valid` is false the result is null and the value a default.
@@ -156,6 +162,7 @@ pub fn aggregate(groups: &[Range<usize>], ts: &[i64], w: &Window<'_>) -> Result<
         ts,
         duration: i128::from(w.duration_us),
         rows: Rows { mask: w.mask, valid: w.column.and_then(|column| column.valid) },
+        arrival: w.arrival,
     };
     if w.agg == Agg::Count {
         return frames.sweep(&mut Count { n: 0 }).map(int64);
@@ -176,13 +183,24 @@ pub fn aggregate(groups: &[Range<usize>], ts: &[i64], w: &Window<'_>) -> Result<
 /// null if there is none.
 ///
 /// The difference is taken in whole microseconds, converted to a double and divided by a million.
-/// The row itself need not pass the mask. `groups` must be ranges of `ts`, and `mask` as long.
+/// The row itself need not pass the mask. With `arrival`, rows of the same lane that arrived later are
+/// passed over. `groups` must be ranges of `ts`, `mask` as long, and `arrival` of the same groups.
 #[must_use]
-pub fn seconds_since_previous(groups: &[Range<usize>], ts: &[i64], mask: Option<&[bool]>) -> Output {
+pub fn seconds_since_previous(groups: &[Range<usize>], ts: &[i64], mask: Option<&[bool]>, arrival: Option<&Arrivals>) -> Output {
     let rows = Rows { mask, valid: None };
     let mut values = vec![0.0; ts.len()];
     let mut valid = vec![false; ts.len()];
-    for group in groups {
+    for (at, group) in groups.iter().enumerate() {
+        if let Some(arrivals) = arrival.filter(|a| a.disordered(at)) {
+            for row in group.clone() {
+                let seen = |j: &usize| rows.take_part(*j) && !arrivals.later(*j, row);
+                if let Some(previous) = (group.start..row).rev().find(seen) {
+                    values[row] = ts[row].abs_diff(ts[previous]) as f64 / MICROS_PER_SECOND;
+                    valid[row] = true;
+                }
+            }
+            continue;
+        }
         let mut previous = None;
         for row in group.clone() {
             if let Some(previous) = previous {
@@ -212,7 +230,7 @@ fn well_formed(groups: &[Range<usize>], rows: usize, w: &Window<'_>) -> bool {
         len == rows && flags(column.valid)
     });
     let ranges = groups.iter().all(|g| g.start <= g.end && g.end <= rows);
-    column && flags(w.mask) && ranges
+    column && flags(w.mask) && ranges && w.arrival.is_none_or(|arrivals| arrivals.fits(rows, groups.len()))
 }
 
 /// Which rows take part in a window.
@@ -245,6 +263,21 @@ trait Accumulator {
     fn leave(&mut self, row: usize);
     /// The result over the rows inside; `None` is null.
     fn result(&mut self) -> Result<Option<Self::Item>, TooLarge>;
+
+    /// The result as if the rows of `hidden`, which are inside, were not; the window stays as it is.
+    /// `frame` spans the window, and `seen` says which of its rows take part and are not hidden.
+    fn result_without(
+        &mut self,
+        hidden: &[usize],
+        _frame: Range<usize>,
+        _seen: &dyn Fn(usize) -> bool,
+    ) -> Result<Option<Self::Item>, TooLarge> {
+        // Counts and exact sums do not mind in which order rows come and go.
+        hidden.iter().for_each(|row| self.leave(*row));
+        let result = self.result();
+        hidden.iter().for_each(|row| self.enter(*row));
+        result
+    }
 }
 
 /// The windows of all rows of a shard.
@@ -254,6 +287,7 @@ struct Frames<'a> {
     /// Microseconds.
     duration: i128,
     rows: Rows<'a>,
+    arrival: Option<&'a Arrivals>,
 }
 
 /// Values and validity, one per row.
@@ -264,8 +298,12 @@ impl Frames<'_> {
     fn sweep<A: Accumulator>(&self, window: &mut A) -> Result<Cells<A::Item>, WindowError> {
         let mut values = vec![A::Item::default(); self.ts.len()];
         let mut valid = vec![false; self.ts.len()];
-        for group in self.groups {
+        for (at, group) in self.groups.iter().enumerate() {
             window.reset(group);
+            if let Some(arrivals) = self.arrival.filter(|a| a.disordered(at)) {
+                self.as_arrived(arrivals, group, window, &mut values, &mut valid)?;
+                continue;
+            }
             let mut start = group.start;
             for row in group.clone() {
                 if self.rows.take_part(row) {
@@ -530,6 +568,12 @@ where
     fn result(&mut self) -> Result<Option<V>, TooLarge> {
         Ok(self.queue.front().map(|&row| self.values[row]))
     }
+
+    /// What a hidden row displaced may be the result again, so the whole window is looked at.
+    fn result_without(&mut self, _: &[usize], frame: Range<usize>, seen: &dyn Fn(usize) -> bool) -> Result<Option<V>, TooLarge> {
+        let values = frame.filter(|&row| seen(row)).map(|row| self.values[row]);
+        Ok(values.reduce(|best, new| if (self.displaces)(new, best) { new } else { best }))
+    }
 }
 
 /// The value of the first row in the window.
@@ -574,6 +618,10 @@ impl<V: Copy + Default> Accumulator for First<'_, V> {
         }
         Ok(Some(self.values[self.first]))
     }
+
+    fn result_without(&mut self, _: &[usize], mut frame: Range<usize>, seen: &dyn Fn(usize) -> bool) -> Result<Option<V>, TooLarge> {
+        Ok(frame.find(|&row| seen(row)).map(|row| self.values[row]))
+    }
 }
 
 /// The value of the last row in the window: as rows leave in the order in which they entered, the
@@ -605,6 +653,10 @@ impl<V: Copy + Default> Accumulator for Last<'_, V> {
     #[inline]
     fn result(&mut self) -> Result<Option<V>, TooLarge> {
         Ok((self.n > 0).then(|| self.values[self.last]))
+    }
+
+    fn result_without(&mut self, _: &[usize], frame: Range<usize>, seen: &dyn Fn(usize) -> bool) -> Result<Option<V>, TooLarge> {
+        Ok(frame.rev().find(|&row| seen(row)).map(|row| self.values[row]))
     }
 }
 
@@ -964,6 +1016,7 @@ mod tests {
                     .filter(|&j| big(ts[j]) > big(ts[e]) - big(w.duration_us))
                     .filter(|&j| w.mask.is_none_or(|mask| mask[j]))
                     .filter(|&j| w.column.and_then(|c| c.valid).is_none_or(|valid| valid[j]))
+                    .filter(|&j| w.arrival.is_none_or(|arrivals| !arrivals.later(j, e)))
                     .collect();
                 let result = match (w.agg, w.column) {
                     (Agg::Count, _) => Ok(Cell::Int(inside.len().try_into().unwrap())),
@@ -988,6 +1041,8 @@ mod tests {
         raw: i128,
         valid: bool,
         mask: bool,
+        lane: u32,
+        late: i64,
     }
 
     /// A shard with columns of every kind.
@@ -1002,6 +1057,8 @@ mod tests {
         bools: Vec<bool>,
         valid: Vec<bool>,
         mask: Vec<bool>,
+        lanes: Vec<u32>,
+        late: Vec<i64>,
     }
 
     const TEN_38: i128 = 10_i128.pow(38);
@@ -1044,6 +1101,17 @@ mod tests {
             self.bools.push(raw & 1 == 1);
             self.valid.push(row.valid);
             self.mask.push(row.mask);
+            self.lanes.push(row.lane);
+            self.late.push(row.late);
+        }
+
+        /// Rows arrive in their order, but for some that come so many places later.
+        fn arrivals(&self) -> Arrivals {
+            let mut order: Vec<usize> = (0..self.ts.len()).collect();
+            order.sort_by_key(|&row| (row as i64 + self.late[row], row));
+            let mut rank = vec![0; order.len()];
+            order.iter().enumerate().for_each(|(at, &row)| rank[row] = at as u32);
+            Arrivals::new(&self.groups, self.lanes.clone(), rank).unwrap()
         }
 
         fn values(&self, kind: usize) -> Values<'_> {
@@ -1061,12 +1129,9 @@ mod tests {
 
     fn any_row() -> impl Strategy<Value = Row> {
         let step = select(vec![0, 0, 1, 1, 2, 5, 20]);
-        (step, any::<i128>(), prop::bool::weighted(0.8), prop::bool::weighted(0.7)).prop_map(|(step, raw, valid, mask)| Row {
-            step,
-            raw,
-            valid,
-            mask,
-        })
+        let late = select(vec![0, 0, 0, 1, 3, 20]);
+        (step, any::<i128>(), prop::bool::weighted(0.8), prop::bool::weighted(0.7), 0..2_u32, late)
+            .prop_map(|(step, raw, valid, mask, lane, late)| Row { step, raw, valid, mask, lane, late })
     }
 
     fn any_shard() -> impl Strategy<Value = Shard> {
@@ -1089,15 +1154,18 @@ mod tests {
             duration_us in any_duration(),
             nulls: bool,
             masked: bool,
+            arriving: bool,
             decimal in select(vec![(38, 0), (38, 2), (38, 38), (20, 5), (3, 3)]),
         ) {
             let mask = masked.then_some(&shard.mask[..]);
             let valid = nulls.then_some(&shard.valid[..]);
+            let arrivals = shard.arrivals();
+            let arrival = arriving.then_some(&arrivals);
             let column = Column { values: shard.values(kind), valid };
             let all = ALL.into_iter().map(|agg| (agg, Some(column)));
             let all = all.chain([(Agg::Count, None)]);
             for (agg, column) in all {
-                let w = Window { agg, column, mask, duration_us, decimal: Some(decimal) };
+                let w = Window { agg, column, mask, duration_us, decimal: Some(decimal), arrival };
                 let got = aggregate(&shard.groups, &shard.ts, &w).map(cells);
                 let want = naive(&shard.groups, &shard.ts, &w);
                 // Whether a type has an aggregate shows without any row.
@@ -1108,26 +1176,37 @@ mod tests {
         }
 
         #[test]
-        fn previous_row_is_the_nearest_that_the_mask_lets_through(shard in any_shard(), masked: bool) {
+        fn previous_row_is_the_nearest_that_the_mask_lets_through(shard in any_shard(), masked: bool, arriving: bool) {
+            let arrivals = shard.arrivals();
+            let arrival = arriving.then_some(&arrivals);
             let mask = masked.then_some(&shard.mask[..]);
             let mut want = vec![Cell::Null; shard.ts.len()];
             for group in &shard.groups {
                 for e in group.clone() {
-                    let previous = (group.start..e).rev().find(|&j| mask.is_none_or(|mask| mask[j]));
+                    let previous = (group.start..e)
+                        .rev()
+                        .find(|&j| mask.is_none_or(|mask| mask[j]) && arrival.is_none_or(|arrivals| !arrivals.later(j, e)));
                     if let Some(j) = previous {
                         let micros = i128::from(shard.ts[e]) - i128::from(shard.ts[j]);
                         want[e] = Cell::Float((micros as f64 / 1e6).to_bits());
                     }
                 }
             }
-            prop_assert_eq!(cells(seconds_since_previous(&shard.groups, &shard.ts, mask)), want);
+            prop_assert_eq!(cells(seconds_since_previous(&shard.groups, &shard.ts, mask, arrival)), want);
         }
     }
 
     /// The aggregate over one group of rows a microsecond apart.
     fn run(agg: Agg, values: Values<'_>, rows: usize, frame: i64) -> Result<Vec<Cell>, WindowError> {
         let ts: Vec<i64> = (0..rows).map(|row| i64::try_from(row).unwrap()).collect();
-        let w = Window { agg, column: Some(Column { values, valid: None }), mask: None, duration_us: frame, decimal: Some((38, 2)) };
+        let w = Window {
+            agg,
+            column: Some(Column { values, valid: None }),
+            mask: None,
+            duration_us: frame,
+            decimal: Some((38, 2)),
+            arrival: None,
+        };
         aggregate(std::slice::from_ref(&(0..rows)), &ts, &w).map(cells)
     }
 
@@ -1216,11 +1295,39 @@ mod tests {
     #[test]
     fn ties_in_time_are_cut_by_position_at_the_end_only() {
         let ts = [0, 10, 10, 10, 20];
-        let w = Window { agg: Agg::Count, column: None, mask: Some(&[true, true, false, true, false]), duration_us: 10, decimal: None };
+        let w = Window {
+            agg: Agg::Count,
+            column: None,
+            mask: Some(&[true, true, false, true, false]),
+            duration_us: 10,
+            decimal: None,
+            arrival: None,
+        };
         let got = aggregate(&[0..2, 2..5], &ts, &w).map(cells);
         assert_eq!(got, Ok([1, 1, 0, 1, 0].map(Cell::Int).to_vec()));
         let got = aggregate(std::slice::from_ref(&(0..5)), &ts, &w).map(cells);
         assert_eq!(got, Ok([1, 1, 1, 2, 0].map(Cell::Int).to_vec()));
+    }
+
+    #[test]
+    fn what_arrived_later_is_not_seen_and_comes_back_for_others() {
+        // Rows 0 and 2 are of lane 0, row 0 arrived last of all; row 1 is of lane 1 and cannot tell.
+        let all = 0..3;
+        let groups = std::slice::from_ref(&all);
+        let arrivals = Arrivals::new(groups, vec![0, 1, 0], vec![9, 1, 2]).unwrap();
+        let run = |agg| {
+            let column = Some(Column { values: Values::Int64(&[5, 2, 3]), valid: None });
+            let w = Window { agg, column, mask: None, duration_us: 10, decimal: None, arrival: Some(&arrivals) };
+            aggregate(groups, &[0, 1, 2], &w).map(cells)
+        };
+        assert_eq!(run(Agg::Count), Ok([1, 2, 2].map(Cell::Int).to_vec()));
+        assert_eq!(run(Agg::Sum), Ok([5, 7, 5].map(Cell::Int).to_vec()));
+        assert_eq!(run(Agg::Max), Ok([5, 5, 3].map(Cell::Int).to_vec()));
+        assert_eq!(run(Agg::First), Ok([5, 5, 2].map(Cell::Int).to_vec()));
+        assert!(Arrivals::new(groups, vec![0], vec![1]).is_none());
+        let other = Arrivals::new(&[0..1, 0..0], vec![0], vec![1]).unwrap();
+        let w = Window { agg: Agg::Count, column: None, mask: None, duration_us: 1, decimal: None, arrival: Some(&other) };
+        assert_eq!(aggregate(groups, &[0, 1, 2], &w), Err(WindowError::Unsupported));
     }
 
     #[test]
@@ -1231,6 +1338,7 @@ mod tests {
             mask: None,
             duration_us: 5,
             decimal: None,
+            arrival: None,
         };
         let got = aggregate(std::slice::from_ref(&(0..4)), &[0, 1, 2, 3], &w).map(cells);
         assert_eq!(got, Ok([1, 1, 1, 2].map(Cell::Int).to_vec()));
@@ -1240,7 +1348,7 @@ mod tests {
     fn what_does_not_fit_together_is_unsupported() {
         let ints = Some(Column { values: Values::Int64(&[1, 2]), valid: None });
         let decimals = Some(Column { values: Values::Decimal(&[1, 2]), valid: None });
-        let w = |agg, column, mask, decimal| Window { agg, column, mask, duration_us: 1, decimal };
+        let w = |agg, column, mask, decimal| Window { agg, column, mask, duration_us: 1, decimal, arrival: None };
         let cases = [
             (0..3, w(Agg::Sum, ints, None, None)),
             (0..2, w(Agg::Sum, None, None, None)),
@@ -1258,7 +1366,7 @@ mod tests {
     #[test]
     fn seconds_come_from_whole_microseconds() {
         let ts = [0, 1_500_000, 1_500_000, i64::MAX];
-        let got = seconds_since_previous(&[0..3, 3..4], &ts, None);
+        let got = seconds_since_previous(&[0..3, 3..4], &ts, None, None);
         let mut want = floats(&[0.0, 1.5, 0.0, 0.0]);
         (want[0], want[3]) = (Cell::Null, Cell::Null);
         assert_eq!(cells(got), want);

@@ -2,7 +2,7 @@
 //! parts, and the draft in staging (O095 to O111).
 
 mod parts;
-mod shard;
+pub(super) mod shard;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use super::kept::Recorded;
 use super::label::Labelled;
 use super::parallel;
 use super::pin::Pinned;
-use super::replay::Waiting;
+use super::replay::{Replayed, Waiting};
 use super::window_columns::feature_fields;
 use crate::contract::ReasonCode;
 use crate::engine::dataset_file::{PartStats, WRITER_REVISION};
@@ -155,7 +155,7 @@ fn output_schema(labelled: &Labelled) -> SchemaRef {
 /// # Errors
 /// A refusal of gate 6.
 pub fn prove(labelled: Labelled, env: &Env) -> Result<Drafted, Refusal> {
-    value_fault(&labelled)?;
+    value_fault(labelled.replayed())?;
     let schema = output_schema(&labelled);
     let work = labelled.replayed().work().clone();
     let runs = SortedRuns::new(schema.clone(), work.budget(Waiting::Rows), work.scratch.clone());
@@ -200,9 +200,10 @@ pub fn prove(labelled: Labelled, env: &Env) -> Result<Drafted, Refusal> {
     Ok(drafted)
 }
 
-fn value_fault(labelled: &Labelled) -> Result<(), Refusal> {
-    let Some((fault, total)) = labelled.replayed().value_fault() else { return Ok(()) };
-    let lane = labelled.replayed().lanes().get(fault.lane as usize).map(ToString::to_string).unwrap_or_default();
+/// A payload value that does not fit its declared type has no place in any window.
+pub(super) fn value_fault(replayed: &Replayed) -> Result<(), Refusal> {
+    let Some((fault, total)) = replayed.value_fault() else { return Ok(()) };
+    let lane = replayed.lanes().get(fault.lane as usize).map(ToString::to_string).unwrap_or_default();
     let line = format!("{lane} offset {}: field {} holds {}, which is no {}", fault.offset, fault.field, fault.found, fault.declared);
     Err(Refusal::new(ReasonCode::FeatureValueInvalid, PHASE, format!("{total} value(s) do not fit their declared type; the first: {line}"))
         .with_evidence([line]))
@@ -232,7 +233,7 @@ fn proof_of(labelled: &Labelled, written: &parts::Written, late_use: u64) -> Res
         "feature_list_digest": crate::identity::recipe_digest("ofs.feature_list.v1", &json!(feature_fields(pinned.group()).iter().map(|f| f.name().clone()).collect::<Vec<_>>())),
         "row_order": ["ts_utc", "topic", "partition", "offset", "event_id"], "min_ts_utc": Instant(min), "max_ts_utc": Instant(max), "shards": pinned.shards(),
         "delivered_events": delivered, "redelivered_events": labelled.redelivered(), "dropped": drops,
-        "anchor_mode": "per_event", "sampling": null, "feature_availability": "event_time", "rows_using_later_arrivals": late_use,
+        "anchor_mode": "per_event", "sampling": null, "feature_availability": pinned.group().availability.as_str(), "rows_using_later_arrivals": late_use,
         "window_interval": "(ts - duration, ts], the event itself included", "writer_revision": WRITER_REVISION,
     }))
 }

@@ -59,6 +59,11 @@ impl Recorded {
         self.evidence(gate)?.pointer(pointer)?.as_str()
     }
 
+    /// The digest of the receipt that a gate left.
+    pub fn receipt_digest(&self, gate: Phase) -> Option<&str> {
+        self.text(gate, "/receipt_blake3")
+    }
+
     /// The receipt of a gate, if it is still the one that the ledger recorded (pitfall 31). `phase` is who asks.
     ///
     /// # Errors

@@ -6,16 +6,20 @@
 
 pub mod admit;
 pub mod feature;
+pub mod forensic;
 pub mod gate;
 pub mod kept;
 pub mod label;
 pub(crate) mod parallel;
+pub mod parity;
 pub mod pin;
 pub mod progress;
 pub mod projection;
 pub mod publish;
 pub mod replay;
+mod report;
 pub mod run;
+pub mod totals;
 mod window_columns;
 
 pub use gate::{Phase, Refusal};

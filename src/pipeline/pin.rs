@@ -1,10 +1,13 @@
 //! Gate 3: every input that shapes meaning is frozen and written down before anything is replayed
 //! (O035 to O049).
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::admit::Admitted;
 use super::gate::{Env, Phase, Refusal, keep_receipt};
+use crate::contract::anchor::{self, Anchor};
 use crate::contract::facts::{self, RunFacts};
 use crate::contract::intent::{Intent, IntentKind};
 use crate::contract::profile::{self, Group};
@@ -28,6 +31,8 @@ pub struct Pinned {
     group_digest: String,
     shards: usize,
     plan: Value,
+    anchor: Option<Arc<Anchor>>,
+    scenario: Option<String>,
 }
 
 /// A data set that is published under this identity.
@@ -73,7 +78,11 @@ pub fn resolve(admitted: Admitted, env: &Env) -> Result<Pinned, Refusal> {
             format!("a coverage threshold for {stray}, which is not among the label types of the intent"),
         ));
     }
-    let anchor = anchor(&intent, env)?;
+    let (anchor_pins, anchor) = anchor(&intent, &facts, env)?;
+    let scenario = anchor.as_ref().and_then(|a| a.pin("scenario_run_id")).or_else(|| match intent.scenario_run_ids.as_slice() {
+        [only] => Some(only.clone()),
+        _ => None,
+    });
     let definitions = DefinitionDigests { group: group.digest(), vocabulary: profile.vocabulary_digest() };
     let identity = identity::identity_payload(&intent, &definitions, admitted.superseded());
     let id = identity::dataset_id(&identity);
@@ -93,14 +102,14 @@ pub fn resolve(admitted: Admitted, env: &Env) -> Result<Pinned, Refusal> {
             "resolved_revision": format!("{}@{}", profile.policy_id, profile.revision), "profile_digest": profile.digest(), "group_digest": definitions.group,
             "content_digest": profile.content_digest, "label_vocabulary_digest": definitions.vocabulary,
         },
-        "parity_anchor": anchor, "supersedes": admitted.superseded(),
+        "parity_anchor": anchor_pins, "supersedes": admitted.superseded(),
         "claimed": {"policy_revision": intent.policy_revision, "config_revision": intent.config_revision, "ofs_code_release_id": intent.code_release},
         "running": {
             "release": RELEASE, "profile": env.config.text("workspace", "profile"), "launcher_policy": {"policy_id": launcher.policy_id, "revision": launcher.revision},
             "verify_payload_hashes": env.config.flag("replay", "verify_payload_hashes"), "run_config_digest": run_config_digest,
         },
     });
-    Ok(Pinned { group_digest: definitions.group, admitted, group, vocabulary, identity, id, shards, plan })
+    Ok(Pinned { group_digest: definitions.group, admitted, group, vocabulary, identity, id, shards, plan, anchor, scenario })
 }
 
 /// The feature authority, and the digest of the configuration that is in force.
@@ -270,22 +279,29 @@ fn feature_authority(env: &Env) -> Result<(profile::Profile, String), Refusal> {
     Ok((profile, blake3::hash(text.as_bytes()).to_hex().to_string()))
 }
 
-fn anchor(intent: &Intent, env: &Env) -> Result<Value, Refusal> {
-    let Some(given) = &intent.parity_anchor_ref else { return Ok(Value::Null) };
+/// The parity anchor, where the intent names one. What it lacks is found when it is compared with; that it is
+/// of another run or scenario is refused here (O044).
+fn anchor(intent: &Intent, facts: &RunFacts, env: &Env) -> Result<(Value, Option<Arc<Anchor>>), Refusal> {
+    let Some(given) = &intent.parity_anchor_ref else { return Ok((Value::Null, None)) };
     let (_, bytes) = env
         .corridor(&intent.platform_run_id)
-        .read(RefType::ParityAnchor, given, "to pin what a rebuild is held against", facts::MAX_BYTES)
+        .read(RefType::ParityAnchor, given, "to pin what a rebuild is held against", anchor::MAX_BYTES)
         .map_err(|denied| Refusal::of_denial(PHASE, &denied, ReasonCode::ParityAnchorInvalid))?;
-    let anchor: Value =
-        serde_json::from_slice(&bytes).map_err(|e| refuse(ReasonCode::ParityAnchorInvalid, format!("not a JSON document: {e}")))?;
-    let run = anchor.pointer("/pins/platform_run_id").and_then(Value::as_str);
-    if run.is_some_and(|run| run != intent.platform_run_id) {
-        return Err(refuse(
-            ReasonCode::RunScopeInvalid,
-            format!("the parity anchor is of {}, the intent of {}", run.unwrap_or_default(), intent.platform_run_id),
-        ));
+    let anchor = anchor::parse(&bytes).map_err(|p| Refusal::of_problem(PHASE, p))?;
+    let foreign = |what: &str, found: &str, of: &str| {
+        refuse(ReasonCode::RunScopeInvalid, format!("the parity anchor is of {what} {found}, the intent of {of}"))
+    };
+    if let Some(run) = anchor.pin("platform_run_id").filter(|run| *run != intent.platform_run_id) {
+        return Err(foreign("platform run", &run, &intent.platform_run_id));
     }
-    Ok(json!({"ref": given, "payload_digest": blake3::hash(&bytes).to_hex().to_string(), "snapshot_hash": anchor.get("snapshot_hash")}))
+    let scenarios = &intent.scenario_run_ids;
+    if let Some(scenario) = anchor.pin("scenario_run_id").filter(|s| !scenarios.is_empty() && !scenarios.contains(s)) {
+        return Err(foreign("scenario run", &scenario, &scenarios.join(", ")));
+    }
+    let pins = json!({
+        "ref": given, "kind": anchor.kind, "payload_digest": hex(&bytes), "snapshot_hash": anchor.snapshot_hash, "world_fingerprint": facts.manifest_fingerprint,
+    });
+    Ok((pins, Some(Arc::new(anchor))))
 }
 
 /// What is superseded must exist, and cannot be the build itself (O122).
@@ -343,6 +359,18 @@ impl Pinned {
     /// The name that the data set has.
     pub fn id(&self) -> &DatasetId {
         &self.id
+    }
+
+    /// The online snapshot to compare with.
+    pub fn anchor(&self) -> Option<&Anchor> {
+        self.anchor.as_deref()
+    }
+
+    /// What the totals of the online snapshot are kept by, where there is one to compare with: the payload
+    /// fields that may hold the key, and the scenario run.
+    pub fn snapshot_scope(&self) -> Option<(&[String], &str)> {
+        self.anchor.as_ref()?;
+        Some((&self.group.key_precedence, self.scenario.as_deref()?))
     }
 
     /// How many shards the work is cut into.

@@ -140,7 +140,7 @@ impl Projection {
         self.sparse
     }
 
-    fn offset_type(&self) -> DataType {
+    pub(super) fn offset_type(&self) -> DataType {
         if self.sparse { DataType::Utf8 } else { DataType::Int64 }
     }
 
@@ -311,24 +311,25 @@ impl ColumnBuilder {
     }
 }
 
-enum OffsetBuilder {
+/// A column of offsets in either form.
+pub(super) enum OffsetBuilder {
     Dense(Int64Builder),
     Text(StringBuilder),
 }
 
 impl OffsetBuilder {
-    fn new(sparse: bool) -> Self {
+    pub(super) fn new(sparse: bool) -> Self {
         if sparse { OffsetBuilder::Text(StringBuilder::new()) } else { OffsetBuilder::Dense(Int64Builder::new()) }
     }
 
-    fn append(&mut self, offset: crate::contract::Offset) {
+    pub(super) fn append(&mut self, offset: crate::contract::Offset) {
         match self {
             OffsetBuilder::Dense(b) => b.append_value(offset.to_i64().unwrap_or(i64::MAX)),
             OffsetBuilder::Text(b) => b.append_value(offset.to_string()),
         }
     }
 
-    fn finish(&mut self) -> ArrayRef {
+    pub(super) fn finish(&mut self) -> ArrayRef {
         match self {
             OffsetBuilder::Dense(b) => Arc::new(b.finish()),
             OffsetBuilder::Text(b) => Arc::new(b.finish()),

@@ -18,6 +18,7 @@ use super::parallel;
 use super::pin::Pinned;
 use super::progress::LaneProgress;
 use super::projection::{Gatherer, Projection, ValueFault};
+use super::totals::{Taker, Tap};
 use crate::contract::ReasonCode;
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::engine::EngineError;
@@ -43,7 +44,25 @@ pub struct Replayed {
     proof: Value,
     observation: Value,
     value_fault: Option<(ValueFault, u64)>,
+    tap: Option<Tap>,
     work: Work,
+}
+
+/// A replay that is not complete, with what was delivered all the same. It is no proof, so no data set can
+/// be built on it; a report that says so may (O058).
+#[derive(Debug)]
+pub struct Incomplete {
+    delivered: Replayed,
+    refusal: Refusal,
+}
+
+/// How a replay ended.
+#[derive(Debug)]
+pub enum Examined {
+    /// Every offset was delivered.
+    Complete(Box<Replayed>),
+    /// Something is missing or contradicts itself.
+    Incomplete(Box<Incomplete>),
 }
 
 /// Spill space that the whole build shares, and what each kind of waiting row may hold of the memory.
@@ -163,6 +182,7 @@ struct Totals {
 struct Worker<'r> {
     decoder: Decoder,
     gatherer: Gatherer<'r>,
+    taker: Option<Taker<'r>>,
     records: Vec<[u8; RECORD]>,
     faults: Faults,
 }
@@ -172,22 +192,36 @@ struct Worker<'r> {
 /// # Errors
 /// A refusal of gate 4, with everything that was found as its artifact.
 pub fn prove(pinned: Pinned, env: &Env, logs: &[Box<dyn EventLog>]) -> Result<Replayed, Refusal> {
+    match examine(pinned, env, logs)? {
+        Examined::Complete(replayed) => Ok(*replayed),
+        Examined::Incomplete(incomplete) => Err(incomplete.refusal),
+    }
+}
+
+/// Replays the basis for whoever can also use what is not complete.
+///
+/// # Errors
+/// What keeps the replay from being judged at all: the environment, the order to stop.
+pub fn examine(pinned: Pinned, env: &Env, logs: &[Box<dyn EventLog>]) -> Result<Examined, Refusal> {
     let work = Work::new(env, pinned.admitted().run_key())?;
     let projection = Projection::new(pinned.intent(), pinned.group())?;
     let events = Spool::new(projection.event_schema(), pinned.shards(), work.budget(Waiting::Events), work.scratch.clone());
     let subjects = Spool::new(projection.subject_schema(), pinned.shards(), work.budget(Waiting::Subjects), work.scratch.clone());
     let (inputs, items) = plan_items(&pinned, env, logs, &work)?;
-    let totals = deliver(&pinned, env, logs, &inputs, &items, (&projection, &events, &subjects))?;
+    let tap = pinned.snapshot_scope().map(|(keys, scenario)| Tap::new(&projection, keys, scenario, pinned.shards(), &work));
+    let totals = deliver(&pinned, env, logs, &inputs, &items, (&projection, &events, &subjects, tap.as_ref()))?;
     let proofs = prove_lanes(env, &inputs)?;
-    judge(&inputs, &proofs, &totals)?;
-    let proof = proof_of(&pinned, &proofs);
+    let verdict = judge(&inputs, &proofs, &totals);
+    let proof = if verdict.is_ok() { proof_of(&pinned, &proofs) } else { Value::Null };
     let anomalies_ref = pinned.receipt_ref("replay_anomalies");
     let anomalies = anomalies_of(&inputs, &proofs, &totals);
     let mut observation = observation_of(&inputs, &proofs, &totals);
     if let Some(map) = observation.as_object_mut() {
         map.insert("anomalies_ref".into(), json!(anomalies_ref.as_str()));
     }
-    keep_receipt(env.store.as_ref(), &anomalies_ref, &anomalies, &[], ReasonCode::CompletenessReceiptImmutabilityViolation, PHASE)?;
+    if verdict.is_ok() || !pinned.publishes() {
+        keep_receipt(env.store.as_ref(), &anomalies_ref, &anomalies, &[], ReasonCode::CompletenessReceiptImmutabilityViolation, PHASE)?;
+    }
     let replayed = Replayed {
         lanes: inputs.into_iter().map(|i| i.lane).collect(),
         value_fault: totals.value_fault.map(|f| (f, totals.value_faults)),
@@ -197,10 +231,22 @@ pub fn prove(pinned: Pinned, env: &Env, logs: &[Box<dyn EventLog>]) -> Result<Re
         subjects,
         proof,
         observation,
+        tap,
         work,
     };
-    replayed.write_receipts(env)?;
-    Ok(replayed)
+    match verdict {
+        Ok(()) => {
+            replayed.write_receipts(env, "COMPLETE")?;
+            Ok(Examined::Complete(Box::new(replayed)))
+        }
+        Err(refusal) => {
+            // A refused gate leaves no receipt; a report that goes on without proof has to leave this one.
+            if !replayed.pinned.publishes() {
+                replayed.write_receipts(env, "INCOMPLETE")?;
+            }
+            Ok(Examined::Incomplete(Box::new(Incomplete { delivered: replayed, refusal })))
+        }
+    }
 }
 
 fn engine(error: EngineError) -> Refusal {
@@ -240,7 +286,7 @@ fn deliver(
     logs: &[Box<dyn EventLog>],
     inputs: &[LaneInput],
     items: &[Item],
-    (projection, events, subjects): (&Projection, &Spool, &Spool),
+    (projection, events, subjects, tap): (&Projection, &Spool, &Spool, Option<&Tap>),
 ) -> Result<Totals, Refusal> {
     let verify = env.config.flag("replay", "verify_payload_hashes");
     let totals = Mutex::new(Totals::default());
@@ -251,6 +297,7 @@ fn deliver(
         || Worker {
             decoder: Decoder::new(),
             gatherer: Gatherer::new(projection, events, subjects),
+            taker: tap.map(Tap::open),
             records: Vec::new(),
             faults: Faults::default(),
         },
@@ -262,6 +309,7 @@ fn deliver(
         },
         |mut worker| {
             worker.gatherer.flush().map_err(engine)?;
+            worker.taker.as_mut().map_or(Ok(()), Taker::flush).map_err(engine)?;
             let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
             totals.faults.merge(worker.faults);
             totals.value_faults += worker.gatherer.faults;
@@ -280,7 +328,7 @@ impl Worker<'_> {
     fn read(&mut self, env: &Env, log: &dyn EventLog, item: &Item, input: &LaneInput, scope: ReadScope<'_>) -> Result<(), Refusal> {
         let source = log.source();
         let lane = i32::try_from(item.lane).unwrap_or(i32::MAX);
-        let Worker { decoder, gatherer, records, faults } = self;
+        let Worker { decoder, gatherer, taker, records, faults } = self;
         let mut failed: Option<EngineError> = None;
         let mut count = 0u64;
         let result = log.read(&item.chunk, scope, decoder, &mut |delivery| {
@@ -289,7 +337,8 @@ impl Worker<'_> {
                     let selected = gatherer.selects(&event);
                     let kind = if selected { lane::Kind::Event } else { lane::Kind::Unselected };
                     records.push(proof_record(event.offset, source, kind, &event.payload_hash));
-                    if selected { gatherer.push(lane, &event) } else { Ok(()) }
+                    let tapped = taker.as_mut().map_or(Ok(()), |taker| taker.push(lane, &input.lane, &event));
+                    tapped.and_then(|()| if selected { gatherer.push(lane, &event) } else { Ok(()) })
                 }
                 Delivery::Foreign(offset) => {
                     records.push(proof_record(offset, source, lane::Kind::Foreign, &[0; 32]));
@@ -491,10 +540,10 @@ fn anomalies_of(inputs: &[LaneInput], proofs: &[LaneProof], totals: &Totals) -> 
 }
 
 impl Replayed {
-    fn write_receipts(&self, env: &Env) -> Result<(), Refusal> {
+    fn write_receipts(&self, env: &Env, status: &str) -> Result<(), Refusal> {
         let receipt = json!({
             "schema_version": "learning.ofs_replay_completeness_receipt.v1", "run_key": self.pinned.admitted().run_key(), "request_id": self.pinned.intent().request_id,
-            "platform_run_id": self.pinned.intent().platform_run_id, "status": "COMPLETE", "proof_digest": crate::identity::digest(&self.proof),
+            "platform_run_id": self.pinned.intent().platform_run_id, "status": status, "proof_digest": crate::identity::digest(&self.proof),
             "proof": self.proof, "observation": self.observation,
         });
         let at = self.pinned.receipt_ref("replay_completeness");
@@ -548,9 +597,31 @@ impl Replayed {
         self.value_fault.as_ref()
     }
 
+    /// What was tapped for the online plane's totals, where an anchor asks for them.
+    pub fn tap(&self) -> Option<&Tap> {
+        self.tap.as_ref()
+    }
+
     /// Spill space and budget.
     pub fn work(&self) -> &Work {
         &self.work
+    }
+}
+
+impl Incomplete {
+    /// Why it is not complete.
+    pub fn refusal(&self) -> &Refusal {
+        &self.refusal
+    }
+
+    /// The pins.
+    pub fn pinned(&self) -> &Pinned {
+        self.delivered.pinned()
+    }
+
+    /// What was delivered, for a report that says it is not everything.
+    pub(super) fn delivered(&self) -> &Replayed {
+        &self.delivered
     }
 }
 

@@ -21,7 +21,6 @@ use super::admit::{self, Admitted, Supersession};
 use super::gate::{Env, Phase, Refusal};
 use super::pin;
 use crate::contract::ReasonCode;
-use crate::contract::intent::IntentKind;
 use crate::ledger::{End, ExecutionMode, Ledger, LedgerError, NewRun, Owner, RUN_DONE_LATE, Retry, RunRow, Status, Submitted};
 use crate::time::Clock;
 
@@ -229,26 +228,7 @@ fn republish(row: &RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> R
 /// What keeps the ledger from recording.
 pub(crate) fn admit(request: &Request, env: &Env, host: &Host) -> Result<Result<Admitted, Box<RunResult>>, LedgerError> {
     let active = env.config.text("workspace", "platform_run_id");
-    let mut result = admit::prove(&request.intent, request.supersession.clone(), active);
-    if let Ok(admitted) = &result {
-        let intent = admitted.intent();
-        if intent.kind != IntentKind::DatasetBuild {
-            let refusal = Refusal::new(
-                ReasonCode::IntentKindUnsupported,
-                Phase::Intent,
-                format!("{} is not offered by this version", intent.kind.as_str()),
-            );
-            result = Err(Box::new(admit::NotAdmitted {
-                run_key: admitted.run_key().to_owned(),
-                request_id: Some(intent.request_id.clone()),
-                platform_run_id: Some(intent.platform_run_id.clone()),
-                intent_kind: Some(intent.kind.as_str().to_owned()),
-                refusal,
-                problems: Vec::new(),
-            }));
-        }
-    }
-    match result {
+    match admit::prove(&request.intent, request.supersession.clone(), active) {
         Ok(admitted) => Ok(Ok(admitted)),
         Err(not) => {
             let detail = not.refusal.to_json();

@@ -11,6 +11,7 @@ use arrow::datatypes::{DataType, Decimal128Type, Field, Float64Type, Int64Type};
 use super::projection::{FieldSpec, Projection, event};
 use crate::contract::profile::{Agg, Feature, FieldType, Group};
 use crate::engine::EngineError;
+use crate::engine::window::arrival::Arrivals;
 use crate::engine::window::{self, Column, Output, Values, Window, WindowError};
 
 /// A feature's result that does not fit its type.
@@ -154,26 +155,39 @@ pub(super) fn feature_fields(group: &Group) -> Vec<Field> {
     fields
 }
 
-/// Computes every feature column over the rows of a shard, which `rows` puts in order, key by key.
-pub(super) fn compute(
-    group: &Group,
-    projection: &Projection,
-    batch: &RecordBatch,
-    rows: &[u32],
-    groups: &[Range<usize>],
-    ts: &[i64],
-) -> Result<Vec<ArrayRef>, WindowFailure> {
+/// The rows of a shard in order, key by key.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'r> {
+    /// Row numbers in the batch.
+    pub(super) rows: &'r [u32],
+    /// Which of them belong to each key.
+    pub(super) groups: &'r [Range<usize>],
+    /// Event times.
+    pub(super) ts: &'r [i64],
+    /// The order of arrival, where rows may not see what came later.
+    pub(super) arrival: Option<&'r Arrivals>,
+    /// Rows that are no events but only points in time to ask at: they get a result and count in none.
+    pub(super) asking: Option<&'r [bool]>,
+}
+
+/// Computes every feature column over the rows of a shard.
+pub(super) fn compute(group: &Group, projection: &Projection, batch: &RecordBatch, rows: Rows<'_>) -> Result<Vec<ArrayRef>, WindowFailure> {
     let missing = || WindowFailure::Engine(EngineError::Internal("a spool column is missing".into()));
     let mut fields = Vec::new();
     for (i, spec) in projection.fields().iter().enumerate() {
-        fields.push(field_values(batch.columns().get(event::FIELDS + i).ok_or_else(missing)?, spec, rows));
+        fields.push(field_values(batch.columns().get(event::FIELDS + i).ok_or_else(missing)?, spec, rows.rows));
     }
     let bits = batch.columns().get(event::MASK).and_then(|c| c.as_primitive_opt::<Int64Type>()).ok_or_else(missing)?;
+    let holds = |bit: usize| rows.rows.iter().map(|r| bits.value(*r as usize) >> bit & 1 == 1).collect::<Vec<bool>>();
     let mut columns = Vec::new();
     for (feature, (field, condition)) in group.features.iter().zip(projection.features()) {
-        let mask: Option<Vec<bool>> = condition.map(|bit| rows.iter().map(|r| bits.value(*r as usize) >> bit & 1 == 1).collect());
+        let mask = match (condition.map(holds), rows.asking) {
+            (mask, None) => mask,
+            (None, Some(asking)) => Some(asking.iter().map(|asks| !asks).collect()),
+            (Some(mask), Some(asking)) => Some(mask.iter().zip(asking).map(|(holds, asks)| *holds && !asks).collect()),
+        };
         let values = field.and_then(|f| fields.get(f));
-        feature_columns(group, feature, values, mask.as_deref(), groups, ts, &mut columns)?;
+        feature_columns(group, feature, values, mask.as_deref(), rows, &mut columns)?;
     }
     Ok(columns)
 }
@@ -183,23 +197,23 @@ fn feature_columns(
     feature: &Feature,
     values: Option<&FieldValues>,
     mask: Option<&[bool]>,
-    groups: &[Range<usize>],
-    ts: &[i64],
+    rows: Rows<'_>,
     columns: &mut Vec<ArrayRef>,
 ) -> Result<(), WindowFailure> {
     let engine = WindowFailure::Engine;
+    let Rows { groups, ts, arrival, .. } = rows;
     let field_type = feature.input.as_ref().map(|(_, t)| *t);
     let names: &[String] = match values.map(|v| &v.values) {
         Some(Owned::Rank(_, names)) => names,
         _ => &[],
     };
     let Some(agg) = kernel(feature.agg) else {
-        columns.push(array_of(window::seconds_since_previous(groups, ts, mask), names, None).map_err(engine)?);
+        columns.push(array_of(window::seconds_since_previous(groups, ts, mask, arrival), names, None).map_err(engine)?);
         return Ok(());
     };
     let decimal = if let Some(FieldType::Decimal(p, s)) = field_type { Some((p, s)) } else { None };
     for (w, name) in group.windows.iter().zip(group.columns_of(feature)) {
-        let window = Window { agg, column: values.map(FieldValues::column), mask, duration_us: w.duration_us, decimal };
+        let window = Window { agg, column: values.map(FieldValues::column), mask, duration_us: w.duration_us, decimal, arrival };
         let output = window::aggregate(groups, ts, &window).map_err(|e| match e {
             WindowError::Overflow { row } => WindowFailure::Overflow(Overflow { row, column: name.clone() }),
             WindowError::Unsupported => WindowFailure::Engine(EngineError::Internal(format!("the kernel refuses {name}"))),

@@ -30,6 +30,8 @@ pub struct EventRecord<'a> {
     pub scenario_run_id: Option<Cow<'a, str>>,
     /// The payload object, where there is one.
     pub payload: Option<Item<'a>>,
+    /// The whole envelope.
+    pub envelope: Item<'a>,
 }
 
 /// Per-thread state for decoding, reused from record to record.
@@ -249,7 +251,7 @@ fn event_of(envelope: Item<'_>, offset: Offset, payload_hash: [u8; 32]) -> Resul
         Err(e) => return invalid(format!("ts_utc: {e}")),
     };
     let payload = envelope.get("payload").filter(|p| p.kind() == Kind::Object);
-    Ok(EventRecord { offset, event_id, ts, payload_hash, scenario_run_id: text(envelope, "scenario_run_id"), payload })
+    Ok(EventRecord { offset, event_id, ts, payload_hash, scenario_run_id: text(envelope, "scenario_run_id"), payload, envelope })
 }
 
 /// Whether a payload value equals a filter's or condition's scalar; a missing field equals null.

@@ -192,7 +192,8 @@ pub(super) fn build(world: &World) -> Result<Expected, &'static str> {
         ("delivered_events", json!(world.events.len())),
         ("redelivered_events", json!(redelivered)),
         ("dropped", json!(dropped)),
-        ("rows_using_later_arrivals", json!(late_use(world, &history))),
+        ("rows_using_later_arrivals", json!(if world.arrival { 0 } else { late_use(world, &history) })),
+        ("feature_availability", json!(if world.arrival { "arrival" } else { "event_time" })),
         ("label_coverage", coverage),
         ("training", json!(world.intent["non_training_allowed"] != json!(true))),
     ];
@@ -330,7 +331,8 @@ fn compute(world: &World, history: &[Row<'_>]) -> Result<Vec<Vec<Cell>>, &'stati
     }
     let mut out = Vec::new();
     for (at, row) in history.iter().enumerate() {
-        let before: Vec<&Row<'_>> = history[..=at].iter().filter(|r| r.key == row.key).collect();
+        let arrived = |r: &&Row<'_>| !world.arrival || r.event.lane != row.event.lane || r.event.offset <= row.event.offset;
+        let before: Vec<&Row<'_>> = history[..=at].iter().filter(|r| r.key == row.key).filter(arrived).collect();
         let mut cells = Vec::new();
         for f in &world.features {
             let matches = |r: &Row<'_>| f.conditions.iter().all(|(field, wanted)| equal(r.event.envelope["payload"].get(*field), wanted));
@@ -447,4 +449,14 @@ fn late_use(world: &World, history: &[Row<'_>]) -> u64 {
         count += u64::from(in_window || as_previous);
     }
     count
+}
+
+/// Whether the world hides events that arrived later, and other rows come of that.
+pub(super) fn arrival_matters(world: &World) -> bool {
+    let mut seen = world.clone();
+    seen.arrival = false;
+    match (build(world), build(&seen)) {
+        (Ok(hidden), Ok(all)) => world.arrival && hidden.rows != all.rows,
+        _ => false,
+    }
 }

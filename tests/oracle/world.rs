@@ -38,7 +38,7 @@ pub(super) struct Feature {
     pub(super) conditions: BTreeMap<&'static str, Value>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct World {
     pub(super) run: String,
     pub(super) lanes: Vec<Lane>,
@@ -49,6 +49,8 @@ pub(super) struct World {
     pub(super) key_precedence: Vec<&'static str>,
     pub(super) windows: Vec<(&'static str, i64)>,
     pub(super) features: Vec<Feature>,
+    /// Whether a row sees of its own partition only what stands before it.
+    pub(super) arrival: bool,
     pub(super) intent: Value,
     pub(super) authority: String,
     pub(super) cutoff: i64,
@@ -226,6 +228,8 @@ impl World {
                 ])
                 .clone(),
             features: features(random),
+            // Drawn apart, so that the worlds are those from before there was a choice.
+            arrival: Random::new(seed ^ 0xa11).chance(40),
             assertions: Vec::new(),
             intent: Value::Null,
             authority: String::new(),
@@ -287,6 +291,9 @@ impl World {
             "feature_groups:\n  - name: group\n    version: v1\n    key_precedence: [{}]\n    windows:\n",
             self.key_precedence.join(", ")
         );
+        if self.arrival {
+            text = text.replace("    windows:\n", "    availability: arrival\n    windows:\n");
+        }
         for (name, micros) in &self.windows {
             let seconds = micros / SECOND;
             text += &format!("      - {{window: w{name}, duration: {seconds}s, ttl: {seconds}s}}\n");

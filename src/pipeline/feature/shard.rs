@@ -9,26 +9,27 @@ use arrow::compute::take;
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
 
 use super::PHASE;
-use crate::contract::profile::{Agg, Feature, Group};
+use crate::contract::profile::{Agg, Availability, Feature, Group};
 use crate::contract::{Offset, ReasonCode};
 use crate::engine::EngineError;
 use crate::engine::merge::Offsets;
+use crate::engine::window::arrival::Arrivals;
 use crate::identity::{RowIds, RowPlace};
 use crate::pipeline::gate::{Env, Refusal};
 use crate::pipeline::label::{Labelled, decision_columns};
 use crate::pipeline::projection::{KEPT, Projection, event};
-use crate::pipeline::window_columns::{self, WindowFailure};
+use crate::pipeline::window_columns::{self, Rows, WindowFailure};
 
 /// How many times a shard's rows are held at once while it is computed.
 const COPIES: u64 = 3;
 
 /// The ordering and naming columns of a shard.
-struct Events {
-    ts: Int64Array,
-    lane: Int32Array,
-    offset: Offsets,
-    event_id: StringArray,
-    key: StringArray,
+pub(in crate::pipeline) struct Events {
+    pub(in crate::pipeline) ts: Int64Array,
+    pub(in crate::pipeline) lane: Int32Array,
+    pub(in crate::pipeline) offset: Offsets,
+    pub(in crate::pipeline) event_id: StringArray,
+    pub(in crate::pipeline) key: StringArray,
     drop: Int32Array,
     mask: Int64Array,
 }
@@ -38,7 +39,7 @@ fn internal() -> EngineError {
 }
 
 impl Events {
-    fn of(batch: &RecordBatch) -> Result<Self, EngineError> {
+    pub(in crate::pipeline) fn of(batch: &RecordBatch) -> Result<Self, EngineError> {
         let column = |at: usize| batch.columns().get(at).ok_or_else(internal);
         let text = |at: usize| column(at)?.as_string_opt::<i32>().cloned().ok_or_else(internal);
         let int = |at: usize| column(at)?.as_primitive_opt::<Int32Type>().cloned().ok_or_else(internal);
@@ -100,6 +101,25 @@ fn push_instant(events: &Events, instant: &[(u32, i64, i32, Offset, u32)], rows:
     rows.extend(instant.iter().filter(|e| seen.insert(events.event_id.value(e.4 as usize))).map(|e| e.4));
 }
 
+/// The order in which the rows of a shard arrived, where the group asks for it.
+fn arrivals(group: &Group, events: &Events, ordered: &Ordered) -> Result<Option<Arrivals>, EngineError> {
+    if group.availability == Availability::EventTime {
+        return Ok(None);
+    }
+    let place = |row: &u32| (events.lane.value(*row as usize), events.offset.get(*row as usize));
+    let mut by_place: Vec<(i32, Offset, u32)> = ordered.rows.iter().zip(0..).map(|(row, at)| (place(row).0, place(row).1, at)).collect();
+    by_place.sort_unstable();
+    let mut rank = vec![0; by_place.len()];
+    for ((_, _, at), arrived) in by_place.iter().zip(0..) {
+        if let Some(slot) = rank.get_mut(*at as usize) {
+            *slot = arrived;
+        }
+    }
+    let lanes = ordered.rows.iter().map(|row| u32::try_from(place(row).0).unwrap_or_default()).collect();
+    let arrivals = Arrivals::new(&ordered.groups, lanes, rank);
+    arrivals.map(Some).ok_or_else(|| EngineError::Internal("the rows of a shard have no order of arrival".into()))
+}
+
 /// Computes a shard. Also says how many of its rows used an event that arrived later than they did.
 pub(super) fn compute(labelled: &Labelled, env: &Env, schema: &SchemaRef, index: usize) -> Result<(RecordBatch, u64), Refusal> {
     let engine = |e: EngineError| Refusal::of_engine(PHASE, &e);
@@ -115,14 +135,17 @@ pub(super) fn compute(labelled: &Labelled, env: &Env, schema: &SchemaRef, index:
     let events = Events::of(&batch).map_err(engine)?;
     let ordered = order(&events);
     let (group, projection) = (labelled.pinned().group(), labelled.replayed().projection());
-    let features =
-        window_columns::compute(group, projection, &batch, &ordered.rows, &ordered.groups, &ordered.ts).map_err(
-            |failure| match failure {
-                WindowFailure::Engine(e) => engine(e),
-                WindowFailure::Overflow(o) => overflow(labelled, &events, &ordered, &o),
-            },
-        )?;
-    let late_positions = late_use(&events, &ordered, &Reach::of(group, projection));
+    let arrivals = arrivals(group, &events, &ordered).map_err(engine)?;
+    let rows = Rows { rows: &ordered.rows, groups: &ordered.groups, ts: &ordered.ts, arrival: arrivals.as_ref(), asking: None };
+    let features = window_columns::compute(group, projection, &batch, rows).map_err(|failure| match failure {
+        WindowFailure::Engine(e) => engine(e),
+        WindowFailure::Overflow(o) => overflow(labelled, &events, &ordered, &o),
+    })?;
+    let late_positions = match arrivals {
+        // What arrived later was left out, so no row used it.
+        Some(_) => Vec::new(),
+        None => late_use(&events, &ordered, &Reach::of(group, projection)),
+    };
     let kept = canonical(&events, &ordered);
     let late = kept.iter().filter(|at| late_positions.get(**at as usize) == Some(&true)).count() as u64;
     assemble(labelled, schema, &batch, &events, &ordered, &kept, features, index).map(|out| (out, late)).map_err(engine)

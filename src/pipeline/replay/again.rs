@@ -56,6 +56,10 @@ impl Replayed {
         if proof.get("basis_hash").and_then(Value::as_str) != Some(basis.as_str()) || proof.get("status") != Some(&json!("COMPLETE")) {
             return Err(Refusal::new(ReasonCode::ProvenanceInconsistent, PHASE, "the receipt of the replay is not of this basis"));
         }
+        // What an anchor is held against is tapped while records are delivered, and is not kept.
+        if rows == Rows::All && pinned.snapshot_scope().is_some() {
+            return Err(Refusal::new(ReasonCode::ProvenanceInconsistent, PHASE, "the totals that the anchor is held against are not kept"));
+        }
         let kept = Kept::find(&pinned, env, PHASE, recorded, &proof)?;
         let work = Work::new(env, pinned.admitted().run_key())?;
         let projection = Projection::new(pinned.intent(), pinned.group())?;
@@ -79,6 +83,7 @@ impl Replayed {
             subjects,
             proof,
             observation,
+            tap: None,
             work,
         })
     }

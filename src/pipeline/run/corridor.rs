@@ -1,5 +1,7 @@
 //! One attempt: gate by gate under a lease, every step in the ledger.
 
+mod report;
+
 use serde_json::{Map, Value, json};
 
 use super::audit;
@@ -8,6 +10,7 @@ use super::outcome::{self, Parts, RunResult};
 use super::walk::{Facts, Keeper, Reached, Story, Untold, draft};
 use super::{GateView, Gatekeeper, Host, done};
 use crate::contract::ReasonCode;
+use crate::contract::intent::IntentKind;
 use crate::ledger::{End, ExecutionMode, Lease, LedgerError, RunRow, Status};
 use crate::pipeline::admit::Admitted;
 use crate::pipeline::feature::Drafted;
@@ -15,6 +18,7 @@ use crate::pipeline::gate::{Env, Phase, Refusal, document};
 use crate::pipeline::kept;
 use crate::pipeline::pin::{self, Found, Pinned};
 use crate::pipeline::publish::{self, Commit, Published};
+use crate::pipeline::replay::Replayed;
 use crate::source::{Archive, EventLog, FileBus, labels};
 use crate::store::{Ref, RefType, create_immutable};
 use crate::time::Instant;
@@ -53,6 +57,8 @@ pub(super) struct Attempt<'a> {
     pub(super) resumed: bool,
     evidence: Map<String, Value>,
     timings: Map<String, Value>,
+    /// What the result says besides the data set: how a comparison with an anchor ended.
+    findings: Map<String, Value>,
     phase_began: Instant,
     journalled: std::sync::atomic::AtomicBool,
     /// Whether the manifest turned up after the commit had been given up.
@@ -129,6 +135,10 @@ struct Told<'t, 'a> {
 }
 
 impl Story for Told<'_, '_> {
+    fn compare(&mut self, replayed: &Replayed) -> Result<(), Stop> {
+        self.attempt.warn_of_parity(replayed)
+    }
+
     fn enter(&mut self, phase: Phase) -> Result<(), Stop> {
         self.attempt.enter(phase)
     }
@@ -136,6 +146,19 @@ impl Story for Told<'_, '_> {
     fn passed(&mut self, phase: Phase, pinned: &Pinned, facts: Facts, keep: Option<Keeper<'_>>) -> Result<(), Stop> {
         self.attempt.passed(phase, pinned, facts, keep, self.keeper)
     }
+}
+
+/// What evidence calls the receipt of a gate, and the folder that it lies in.
+fn receipt(pinned: &Pinned, phase: Phase) -> (&'static str, &'static str) {
+    let name = match phase {
+        Phase::Features if !pinned.publishes() => return report::folder(pinned),
+        Phase::Pins => "plan",
+        Phase::Replay => "replay",
+        Phase::Labels => "labels",
+        Phase::Features => "draft",
+        _ => "publication",
+    };
+    (name, kept::receipt_folder(phase))
 }
 
 impl<'a> Attempt<'a> {
@@ -172,6 +195,7 @@ impl<'a> Attempt<'a> {
             resumed,
             evidence: Map::new(),
             timings: Map::new(),
+            findings: Map::new(),
             phase_began: host.clock.now(),
             journalled: false.into(),
             late: false,
@@ -201,6 +225,10 @@ impl<'a> Attempt<'a> {
     /// The whole corridor.
     pub(super) fn walk(mut self, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
         let _story = self.span().entered();
+        if self.admitted.intent().kind != IntentKind::DatasetBuild {
+            let outcome = contained(|| self.report(keeper));
+            return self.close_report(outcome);
+        }
         let outcome = contained(|| self.full(keeper));
         self.close(outcome)
     }
@@ -232,6 +260,14 @@ impl<'a> Attempt<'a> {
         if let Some(found) = pinned.find_published(&self.env)? {
             return self.converge(pinned, found, keeper);
         }
+        self.test_store(&pinned)?;
+        let reached = self.furthest(pinned, keeper)?;
+        let drafted = self.build(reached, keeper)?;
+        self.publish(&drafted, keeper)
+    }
+
+    /// A store that cannot create conditionally may not be published into.
+    fn test_store(&self, pinned: &Pinned) -> Result<(), Stop> {
         let run = &pinned.intent().platform_run_id;
         if !crate::store::self_test(self.env.store.as_ref(), run, pinned.admitted().run_key(), &self.env.attempt)
             .map_err(|e| Refusal::of_store(Phase::Publication, &e))?
@@ -243,9 +279,7 @@ impl<'a> Attempt<'a> {
             )
             .into());
         }
-        let reached = self.furthest(pinned, keeper)?;
-        let drafted = self.build(reached, keeper)?;
-        self.publish(&drafted, keeper)
+        Ok(())
     }
 
     fn pins(&mut self, keeper: &dyn Gatekeeper) -> Result<Pinned, Stop> {
@@ -359,14 +393,15 @@ impl<'a> Attempt<'a> {
         keep: Option<Keeper<'_>>,
         keeper: &dyn Gatekeeper,
     ) -> Result<(), Stop> {
-        let at = pinned.receipt_ref(kept::receipt_folder(phase));
+        let (name, folder) = receipt(pinned, phase);
+        let at = pinned.receipt_ref(folder);
         let (digest, _) = crate::store::digest(self.env.store.as_ref(), &at).map_err(|e| Refusal::of_store(phase, &e))?;
         let described: Map<String, Value> = facts.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
         let mut evidence = json!({"receipt_ref": at.as_str(), "receipt_blake3": digest, "facts": described});
         if let (Some(keep), Some(evidence)) = (keep, evidence.as_object_mut()) {
             evidence.insert("kept".into(), keep(&self.env)?);
         }
-        let took = self.note(phase, &at);
+        let took = self.note(phase, name, &at);
         self.host.ledger.gate_passed(&self.lease, phase.as_str(), &evidence)?;
         let _ = self.host.ledger.sample(&self.lease, &self.env.progress.sample());
         tracing::info!(run_key = self.lease.run_key, phase = phase.as_str(), took_ms = took, "passed");
@@ -382,22 +417,16 @@ impl<'a> Attempt<'a> {
         facts: Facts,
         keeper: &dyn Gatekeeper,
     ) -> Result<(), Stop> {
-        let at = pinned.receipt_ref(kept::receipt_folder(phase));
-        self.note(phase, &at);
+        let (name, folder) = receipt(pinned, phase);
+        let at = pinned.receipt_ref(folder);
+        self.note(phase, name, &at);
         self.host.ledger.gate_reproved(&self.lease, phase.as_str(), evidence)?;
         tracing::info!(run_key = self.lease.run_key, phase = phase.as_str(), "proved again");
         self.look(GateView { run_key: self.lease.run_key.clone(), phase, facts, evidence: at.to_string(), reproved: true }, keeper)
     }
 
     /// Notes a gate for the result; how long it took in milliseconds.
-    fn note(&mut self, phase: Phase, receipt: &Ref) -> i64 {
-        let name = match phase {
-            Phase::Pins => "plan",
-            Phase::Replay => "replay",
-            Phase::Labels => "labels",
-            Phase::Features => "draft",
-            _ => "publication",
-        };
+    fn note(&mut self, phase: Phase, name: &str, receipt: &Ref) -> i64 {
         let took = self.host.clock.now().0.saturating_sub(self.phase_began.0) / 1_000;
         self.timings.insert(phase.as_str().into(), json!(took));
         self.evidence.insert(name.into(), json!(receipt.as_str()));
@@ -511,7 +540,7 @@ impl<'a> Attempt<'a> {
         dataset: Value,
         evidence: Map<String, Value>,
     ) -> RunResult {
-        RunResult::of(Parts {
+        let mut result = RunResult::of(Parts {
             request_id: &self.admitted.intent().request_id,
             run_key: self.admitted.run_key(),
             status,
@@ -520,7 +549,11 @@ impl<'a> Attempt<'a> {
             dataset,
             evidence,
             timings: self.timings.clone(),
-        })
+        });
+        if let Some(document) = result.document.as_object_mut() {
+            document.extend(self.findings.clone());
+        }
+        result
     }
 
     /// What a refused gate found, for whoever has to clear it. A store that fails here changes nothing:

@@ -48,6 +48,9 @@ impl Reached {
 
 /// Hears of every gate on the way.
 pub(super) trait Story {
+    /// The replay of a data set that names an anchor, to be held against it.
+    fn compare(&mut self, replayed: &Replayed) -> Result<(), Stop>;
+
     /// A gate is entered.
     fn enter(&mut self, phase: Phase) -> Result<(), Stop>;
 
@@ -65,6 +68,10 @@ pub(super) type Keeper<'p> = &'p dyn Fn(&Env) -> Result<Value, Refusal>;
 pub(super) struct Untold;
 
 impl Story for Untold {
+    fn compare(&mut self, _: &Replayed) -> Result<(), Stop> {
+        Ok(())
+    }
+
     fn enter(&mut self, _: Phase) -> Result<(), Stop> {
         Ok(())
     }
@@ -117,6 +124,9 @@ fn replay(pinned: Pinned, env: &Env, story: &mut dyn Story) -> Result<Replayed, 
     let replayed = replay::prove(pinned, env, &logs)?;
     let facts = facts(Phase::Replay, replayed.proof());
     story.passed(Phase::Replay, replayed.pinned(), facts, Some(&|env| replayed.keep(env)))?;
+    if replayed.pinned().anchor().is_some() {
+        story.compare(&replayed)?;
+    }
     Ok(replayed)
 }
 

@@ -73,6 +73,9 @@ fn check_features(index: &Stored, identity: &Value, features: &Stored, findings:
     let definition = features.get("/definition").unwrap_or(&Value::Null);
     let digest = json!(identity::recipe_digest("ofs.feature_group.v1", definition));
     findings.same(&features.at, kind, "digest of the definition", set.and_then(|s| s.get("group_digest")), Some(&digest));
+    // A definition that does not say otherwise counts events by their time alone.
+    let availability = definition.get("availability").cloned().unwrap_or_else(|| json!("event_time"));
+    findings.same(&features.at, kind, "feature_availability", Some(&availability), features.get("/feature_availability"));
     findings.same(&features.at, kind, "schema_version", Some(&json!("ofs.feature_proof.v1")), features.get("/schema_version"));
 }
 

@@ -150,7 +150,7 @@ pub(super) fn check_identity(place: &Place, manifest: &Stored, index: &Stored, f
     let derived = json!({
         "schema_version": "ofs.dataset_index.v1", "manifest_id": id.manifest_id, "fingerprint": id.fingerprint, "training": training,
         "plan_id": identity::plan_id(&payload), "basis_hash": identity::recipe_digest("ofs.replay_basis.v1", &part("replay_basis")),
-        "sampling": null, "anchor_mode": "per_event", "label_posture": "KNEW_THEN", "feature_availability": "event_time", "supersedes": superseded,
+        "sampling": null, "anchor_mode": "per_event", "label_posture": "KNEW_THEN", "supersedes": superseded,
     });
     for (field, value) in derived.as_object().into_iter().flatten() {
         findings.same(&index.at, Kind::Identity, field, Some(value), index.value.get(field));
