@@ -41,7 +41,7 @@ pub use refs::RefRow;
 pub use retry::Retry;
 pub use row::RunRow;
 pub use submit::{NewRun, Submitted};
-pub use transition::{End, RUN_DONE, RUN_DONE_LATE};
+pub use transition::{BACKFILL_COMPLETED, BACKFILL_DECLARED, End, RUN_DONE, RUN_DONE_LATE};
 
 use crate::contract::ReasonCode;
 use crate::json::{Tape, canonical};

@@ -181,11 +181,14 @@ pub fn prove(pinned: Pinned, env: &Env, logs: &[Box<dyn EventLog>]) -> Result<Re
     let proof = proof_of(&pinned, &proofs);
     let anomalies_ref = pinned.receipt_ref("replay_anomalies");
     let anomalies = anomalies_of(&inputs, &proofs, &totals);
+    keep_receipt(env.store.as_ref(), &anomalies_ref, &anomalies, &[], ReasonCode::CompletenessReceiptImmutabilityViolation, PHASE)?;
+    // An earlier attempt's anomalies stand, so the receipt vouches for what is there, not for what was made now.
+    let (stands, _) = crate::store::digest(env.store.as_ref(), &anomalies_ref).map_err(|e| Refusal::of_store(PHASE, &e))?;
     let mut observation = observation_of(&inputs, &proofs, &totals);
     if let Some(map) = observation.as_object_mut() {
         map.insert("anomalies_ref".into(), json!(anomalies_ref.as_str()));
+        map.insert("anomalies_blake3".into(), json!(stands));
     }
-    keep_receipt(env.store.as_ref(), &anomalies_ref, &anomalies, &[], ReasonCode::CompletenessReceiptImmutabilityViolation, PHASE)?;
     let replayed = Replayed {
         lanes: inputs.into_iter().map(|i| i.lane).collect(),
         value_fault: totals.value_fault.map(|f| (f, totals.value_faults)),

@@ -340,11 +340,15 @@ fn settle(admitted: Admitted, row: &RunRow, env: &Env, host: &Host) -> Result<Ru
 }
 
 /// Ends an attempt as done.
-fn done(published: &super::publish::Published, result: &RunResult, late: bool) -> End {
+fn done(published: &super::publish::Published, superseded: &[String], result: &RunResult, late: bool) -> End {
+    let mut detail = json!({"manifest_ref": published.manifest_ref.as_str(), "receipt_ref": published.receipt_ref.as_str(), "receipt_blake3": published.receipt_blake3, "outcome": result.document.get("outcome")});
+    if let (false, Some(map)) = (superseded.is_empty(), detail.as_object_mut()) {
+        map.insert("supersedes".into(), json!(superseded));
+    }
     End::Done {
         manifest_ref: Some(published.manifest_ref.to_string()),
         result: result.document.clone(),
         event: if late { RUN_DONE_LATE } else { crate::ledger::RUN_DONE },
-        detail: json!({"manifest_ref": published.manifest_ref.as_str(), "receipt_ref": published.receipt_ref.as_str(), "receipt_blake3": published.receipt_blake3, "outcome": result.document.get("outcome")}),
+        detail,
     }
 }

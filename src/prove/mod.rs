@@ -1,6 +1,7 @@
 //! Read-only questions about what was published. Nothing here writes, and no answer rests on one
 //! witness alone: parts, index, evidence, receipts and ledger are held against each other.
 
+pub mod supersession;
 pub mod verify;
 
 use crate::contract::{ReasonCode, path_safe};

@@ -9,6 +9,7 @@ mod anchor;
 mod evidence;
 mod manifest;
 mod rows;
+mod supersession;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use std::fmt::Display;
 
 use serde_json::{Value, json};
 
+use super::supersession::Correction;
 use super::{MANIFEST_FOLDERS, not_found};
 use crate::contract::path_safe;
 use crate::identity;
@@ -126,6 +128,10 @@ pub struct Report {
     pub rows: u64,
     /// Whether the ledger vouches for manifest and index.
     pub anchored: bool,
+    /// What it supersedes, as its index says.
+    pub supersedes: Vec<String>,
+    /// Published data sets that correct it.
+    pub superseded_by: Vec<Correction>,
     /// How many things were checked; a row counts once.
     pub checked: u64,
     /// Everything that does not hold.
@@ -147,7 +153,8 @@ impl Report {
             .collect();
         json!({
             "schema_version": "ofs.verify.v1", "manifest_id": self.manifest_id, "manifest_ref": self.manifest_ref, "ok": self.ok(), "anchored": self.anchored,
-            "rows": self.rows, "checked": self.checked, "problems": problems,
+            "rows": self.rows, "supersedes": self.supersedes, "superseded_by": self.superseded_by.iter().map(Correction::to_json).collect::<Vec<_>>(),
+            "checked": self.checked, "problems": problems,
         })
     }
 }
@@ -290,7 +297,7 @@ pub fn verify(env: &Env, ledger: Option<&Ledger>, manifest: &Ref) -> Result<Repo
         Err(e) => findings.store(&other, &e),
     }
     let index = Stored::read(env, place.folder().join("index.json"), &mut findings);
-    let mut rows = 0;
+    let (mut rows, mut supersedes, mut superseded_by) = (0, Vec::new(), Vec::new());
     if let Some(index) = &index {
         manifest::check_identity(&place, &stored, index, &mut findings);
         let proofs = evidence::check(env, &place, index, &mut findings);
@@ -298,7 +305,9 @@ pub fn verify(env: &Env, ledger: Option<&Ledger>, manifest: &Ref) -> Result<Repo
         evidence::check_rows(index, &proofs, &outcome, &mut findings);
         rows = outcome.rows;
         check_folder(env, &place, index, &mut findings);
-        anchor::check_proofs(env, ledger, &place, &proofs, &mut findings);
+        anchor::check_receipts(env, ledger, &place, &proofs, &mut findings);
+        supersedes = texts(index.get("/supersedes"));
+        superseded_by = supersession::check(env, ledger, &place, index, &mut findings);
     }
     let anchored = anchor::check(env, ledger, &place, &stored, index.as_ref(), &mut findings);
     Ok(Report {
@@ -306,9 +315,15 @@ pub fn verify(env: &Env, ledger: Option<&Ledger>, manifest: &Ref) -> Result<Repo
         manifest_id: place.id,
         rows,
         anchored,
+        supersedes,
+        superseded_by,
         checked: findings.checked,
         problems: findings.problems,
     })
+}
+
+fn texts(list: Option<&Value>) -> Vec<String> {
+    list.and_then(Value::as_array).into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect()
 }
 
 /// Nothing lies in the data set that its index does not name.

@@ -129,7 +129,7 @@ fn a_published_data_set_holds_and_can_be_found() {
     assert_eq!(report.problems, []);
     assert!(report.ok() && report.anchored && report.rows > 800 && report.checked > report.rows + 80, "{report:?}");
     let schema: Vec<String> = report.to_json().as_object().unwrap().keys().cloned().collect();
-    assert_eq!(schema, ["anchored", "checked", "manifest_id", "manifest_ref", "ok", "problems", "rows", "schema_version"]);
+    assert_eq!(schema, ["anchored", "checked", "manifest_id", "manifest_ref", "ok", "problems", "rows", "schema_version", "superseded_by", "supersedes"]);
     // Without the ledger nothing is wrong, and still it is not ok.
     assert_eq!(set.alone(), []);
     let ledger = Some(home.host.ledger.as_ref());
