@@ -2,7 +2,7 @@
 //! parts, and the draft in staging (O095 to O111).
 
 mod parts;
-mod shard;
+pub(super) mod shard;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -6,6 +6,7 @@
 
 mod intake;
 mod shard;
+pub mod story;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

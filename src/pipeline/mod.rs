@@ -8,6 +8,7 @@ pub mod admit;
 pub mod feature;
 pub mod gate;
 pub mod label;
+pub mod lineage;
 pub(crate) mod parallel;
 pub mod pin;
 pub mod progress;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 
 pub(crate) use audit::on_record;
-pub(in crate::pipeline) use corridor::event_logs;
+pub(crate) use corridor::event_logs;
 pub use outcome::RunResult;
 
 use self::corridor::Attempt;
@@ -196,6 +196,15 @@ fn republish(row: &RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> R
         Err(busy) => return Ok(*busy),
     };
     attempt.republish(keeper)
+}
+
+/// Rebuilds a data set as far as its draft, in an environment whose store is scratch space: every gate is
+/// walked, nothing is published, and no ledger is touched.
+///
+/// # Errors
+/// The refusal of a gate.
+pub fn rebuild(pinned: pin::Pinned, env: &Env) -> Result<super::feature::Drafted, Refusal> {
+    corridor::rebuild(pinned, env)
 }
 
 /// Admits a request, or puts its refusal on record.

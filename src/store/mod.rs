@@ -5,12 +5,14 @@
 
 mod corridor;
 mod local;
+mod overlay;
 
 use std::fmt;
 use std::io::{Read, Write};
 
 pub use corridor::{AuditSink, Corridor, RefType, Resolution, Unrecorded};
 pub use local::LocalStore;
+pub use overlay::Overlay;
 pub(crate) use local::{contained, temporary};
 
 use crate::contract::ReasonCode;

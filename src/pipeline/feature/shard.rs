@@ -23,14 +23,14 @@ use crate::pipeline::window_columns::{self, WindowFailure};
 const COPIES: u64 = 3;
 
 /// The ordering and naming columns of a shard.
-struct Events {
-    ts: Int64Array,
-    lane: Int32Array,
-    offset: Offsets,
-    event_id: StringArray,
+pub(in crate::pipeline) struct Events {
+    pub(in crate::pipeline) ts: Int64Array,
+    pub(in crate::pipeline) lane: Int32Array,
+    pub(in crate::pipeline) offset: Offsets,
+    pub(in crate::pipeline) event_id: StringArray,
     key: StringArray,
     drop: Int32Array,
-    mask: Int64Array,
+    pub(in crate::pipeline) mask: Int64Array,
 }
 
 fn internal() -> EngineError {
@@ -38,7 +38,7 @@ fn internal() -> EngineError {
 }
 
 impl Events {
-    fn of(batch: &RecordBatch) -> Result<Self, EngineError> {
+    pub(in crate::pipeline) fn of(batch: &RecordBatch) -> Result<Self, EngineError> {
         let column = |at: usize| batch.columns().get(at).ok_or_else(internal);
         let text = |at: usize| column(at)?.as_string_opt::<i32>().cloned().ok_or_else(internal);
         let int = |at: usize| column(at)?.as_primitive_opt::<Int32Type>().cloned().ok_or_else(internal);
@@ -55,13 +55,13 @@ impl Events {
 }
 
 /// Rows by key in canonical order, each event once.
-struct Ordered {
-    rows: Vec<u32>,
-    groups: Vec<Range<usize>>,
-    ts: Vec<i64>,
+pub(in crate::pipeline) struct Ordered {
+    pub(in crate::pipeline) rows: Vec<u32>,
+    pub(in crate::pipeline) groups: Vec<Range<usize>>,
+    pub(in crate::pipeline) ts: Vec<i64>,
 }
 
-fn order(events: &Events) -> Ordered {
+pub(in crate::pipeline) fn order(events: &Events) -> Ordered {
     let mut ids: HashMap<&str, u32> = HashMap::new();
     let mut keyed: Vec<(u32, i64, i32, Offset, u32)> = Vec::with_capacity(events.ts.len());
     for row in 0..events.ts.len() {

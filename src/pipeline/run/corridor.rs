@@ -59,7 +59,7 @@ pub(super) struct Attempt<'a> {
 }
 
 /// The logs of a run: the archive is the truth, the bus an accelerator.
-pub(in crate::pipeline) fn event_logs(env: &Env, run: &str) -> Result<Vec<Box<dyn EventLog>>, Refusal> {
+pub(crate) fn event_logs(env: &Env, run: &str) -> Result<Vec<Box<dyn EventLog>>, Refusal> {
     let bus = FileBus::open(&env.config.path("bus")).map_err(|e| Refusal::new(ReasonCode::SourceIo, Phase::Replay, e.to_string()))?;
     Ok(vec![Box::new(Archive::new(env.store.clone(), run)), Box::new(bus)])
 }
@@ -146,12 +146,17 @@ pub(super) fn restore(pinned: Pinned, env: &Env, recorded: &str) -> Result<Vec<S
             (pinned.find_remains(env)?, Some(vouched))
         }
     };
-    let drafted = draft(pinned, env, &mut |_, _, _| Ok(()), &mut |_| Ok(())).map_err(|stop| match stop {
-        Stop::Refused(r) | Stop::Pending(r) => drifted(*r),
-        Stop::Ledger(e) => Refusal::new(e.code(), Phase::Ledger, e.to_string()),
-    })?;
+    let drafted = rebuild(pinned, env).map_err(drifted)?;
     publish::restore(&drafted, env, &found, vouched.as_ref())?;
     Ok(found.missing)
+}
+
+/// Walks from pins to a draft without a ledger: for a store that nobody publishes from.
+pub(super) fn rebuild(pinned: Pinned, env: &Env) -> Result<Drafted, Refusal> {
+    draft(pinned, env, &mut |_, _, _| Ok(()), &mut |_| Ok(())).map_err(|stop| match stop {
+        Stop::Refused(r) | Stop::Pending(r) => *r,
+        Stop::Ledger(e) => Refusal::new(e.code(), Phase::Ledger, e.to_string()),
+    })
 }
 
 impl<'a> Attempt<'a> {
