@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::support::{FLIGHTS_RUN, Workspace, archive_folder, FLIGHTS_TOPIC};
+use crate::support::{FLIGHTS_RUN, FLIGHTS_TOPIC, Workspace, archive_folder};
 
 fn id(result: &Value) -> String {
     result["dataset"]["manifest_id"].as_str().unwrap().to_owned()
@@ -48,7 +48,8 @@ fn train_and_audit_differ_in_exactly_the_rows_whose_labels_were_observed_in_betw
     let told = diff(&w, &audit, &train);
     let cutoff = |name: &str| w.json(&format!("intents/{name}.json"))["label_basis"]["label_asof_utc"].as_str().unwrap().to_owned();
     let (before, after) = (known(&w, &cutoff("audit")), known(&w, &cutoff("train")));
-    let wanted: BTreeSet<String> = after.iter().filter(|(event, claim)| before.get(*event) != Some(claim)).map(|(e, _)| e.clone()).collect();
+    let wanted: BTreeSet<String> =
+        after.iter().filter(|(event, claim)| before.get(*event) != Some(claim)).map(|(e, _)| e.clone()).collect();
     assert!(!wanted.is_empty() && wanted.len() < after.len(), "{}", wanted.len());
     assert_eq!(ids(&told["changed"]), wanted);
     assert_eq!(told["counts"], json!({"added": 0, "removed": 0, "changed": wanted.len(), "unchanged": 842 - wanted.len()}));
@@ -80,7 +81,10 @@ fn basis_selection_and_definition_are_told_apart() {
     });
     let authority = w.text("authority/features_v0.yaml");
     let (head, group) = authority.split_once("feature_groups:\n").unwrap();
-    let second = group.replace("version: v1", "version: v2").replace("agg: max, field: amount", "agg: min, field: amount").replace("name: airports", "name: places");
+    let second = group
+        .replace("version: v1", "version: v2")
+        .replace("agg: max, field: amount", "agg: min, field: amount")
+        .replace("name: airports", "name: places");
     w.write("authority/features_v0.yaml", format!("{head}feature_groups:\n{group}{second}"));
     w.intent("other", "train", |intent| {
         intent["request_id"] = json!("request.other.definition");
@@ -90,7 +94,13 @@ fn basis_selection_and_definition_are_told_apart() {
     let less = diff(&w, &train, &id(&w.build("less")));
     assert_eq!((&less["counts"]["removed"], &less["counts"]["added"]), (&json!(93), &json!(0)));
     assert_eq!(causes(&less), ["BASIS"]);
-    assert!(less["removed"].as_array().unwrap().iter().all(|r| r["partition"] == 3 && r["offset"].as_str().unwrap().parse::<u64>().unwrap() > 99));
+    assert!(
+        less["removed"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|r| r["partition"] == 3 && r["offset"].as_str().unwrap().parse::<u64>().unwrap() > 99)
+    );
     assert!(less["identity"].as_array().unwrap().iter().any(|f| f["field"] == "replay_basis"));
     // History still counts for what a filter leaves, so that no value changes.
     let some = diff(&w, &train, &id(&w.build("some")));

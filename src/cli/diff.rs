@@ -98,7 +98,11 @@ fn change(change: &Change) {
 
 /// Says how many rows were not told in detail.
 fn more(diff: &Diff) {
-    let told = [diff.rows.removed - diff.removed.len() as u64, diff.rows.added - diff.added.len() as u64, diff.rows.changed - diff.changed.len() as u64];
+    let told = [
+        diff.rows.removed - diff.removed.len() as u64,
+        diff.rows.added - diff.added.len() as u64,
+        diff.rows.changed - diff.changed.len() as u64,
+    ];
     let hidden: u64 = told.iter().sum();
     if hidden > 0 {
         say(format!("… {} more row(s); --limit N tells more of them", grouped(hidden)));

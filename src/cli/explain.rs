@@ -64,7 +64,13 @@ fn print(explanation: &Explanation) {
     }
     for served in &explanation.served {
         let dropped = served.dropped.as_ref().map(|why| format!("  no row: {why}")).unwrap_or_default();
-        say(format!("served       {:<8} {}  {}{}", served.source, safe(&place(&served.place)), clip(&served.payload_hash, 12), safe(&dropped)));
+        say(format!(
+            "served       {:<8} {}  {}{}",
+            served.source,
+            safe(&place(&served.place)),
+            clip(&served.payload_hash, 12),
+            safe(&dropped)
+        ));
     }
     explanation.features.iter().for_each(feature);
     explanation.labels.iter().for_each(label);
@@ -83,7 +89,8 @@ fn print(explanation: &Explanation) {
 fn feature(line: &FeatureLine) {
     say(format!("feature      {} = {}", safe(&line.column), shown(&line.value)));
     let field = line.field.as_ref().map(|(name, kind)| format!(" of {name} ({kind})")).unwrap_or_default();
-    let conditions = line.conditions.as_object().filter(|c| !c.is_empty()).map(|_| format!(" where {}", line.conditions)).unwrap_or_default();
+    let conditions =
+        line.conditions.as_object().filter(|c| !c.is_empty()).map(|_| format!(" where {}", line.conditions)).unwrap_or_default();
     let window = match &line.window {
         Some((from, to)) => format!("over ({from}, {to}]"),
         None => "since the event before".to_owned(),
@@ -142,6 +149,12 @@ fn rests_on(explanation: &Explanation) {
     for run in &explanation.runs {
         let text = |value: &Value, key: &str| value.get(key).map(shown).unwrap_or_default();
         let profile = text(&run.profile, "resolved_revision");
-        say(format!("run          {}  {}  {}  profile {profile}  by {}", run.run_key, run.status, safe(&run.request_id), text(&run.running, "release")));
+        say(format!(
+            "run          {}  {}  {}  profile {profile}  by {}",
+            run.run_key,
+            run.status,
+            safe(&run.request_id),
+            text(&run.running, "release")
+        ));
     }
 }

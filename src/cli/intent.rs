@@ -98,19 +98,25 @@ fn new(context: &Context, args: &NewArgs) -> Outcome {
         create(path, &pretty(&made.intent))?;
     }
     match (&args.output, context.json) {
-        (_, true) => document(&json!({"schema_version": "ofs.intent_new.v1", "intent": made.intent, "mapping": made.mapping, "file": args.output})),
+        (_, true) => {
+            document(&json!({"schema_version": "ofs.intent_new.v1", "intent": made.intent, "mapping": made.mapping, "file": args.output}))
+        }
         (None, false) => {
             document(&made.intent);
             eprint!("{}", safe_lines(&pretty(&made.mapping)));
         }
-        (Some(path), false) => say(format!("{}  request {}", path.display(), made.intent.get("request_id").and_then(Value::as_str).unwrap_or_default())),
+        (Some(path), false) => {
+            say(format!("{}  request {}", path.display(), made.intent.get("request_id").and_then(Value::as_str).unwrap_or_default()))
+        }
     }
     Ok(0)
 }
 
 /// Writes a file that is not there yet: nothing of the user's is ever replaced.
 fn create(path: &Path, text: &str) -> Result<(), Failure> {
-    let fail = |e: std::io::Error| Failure::usage(format!("{}: {e}", path.display())).hint("name a file that does not exist, in a folder that does");
+    let fail = |e: std::io::Error| {
+        Failure::usage(format!("{}: {e}", path.display())).hint("name a file that does not exist, in a folder that does")
+    };
     let mut file = std::fs::File::create_new(path).map_err(fail)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)
 }

@@ -132,7 +132,9 @@ fn run(env: &Env, selectors: &Selectors) -> Result<(String, &'static str), Refus
         _ => {}
     }
     let mut runs = env.store_root.as_deref().map(folders).unwrap_or_default();
-    runs.retain(|run| path_safe(run) && ["archive", "sr"].iter().any(|f| env.store_root.as_deref().is_some_and(|r| r.join(run).join(f).is_dir())));
+    runs.retain(|run| {
+        path_safe(run) && ["archive", "sr"].iter().any(|f| env.store_root.as_deref().is_some_and(|r| r.join(run).join(f).is_dir()))
+    });
     match runs.as_slice() {
         [only] => Ok((only.clone(), "the only run of the store")),
         [] => Err(refuse(ReasonCode::BasisUnresolved, "the store holds no platform run")),
@@ -172,13 +174,19 @@ fn labels(env: &Env, run: &str, profile: &Profile, selectors: &Selectors) -> Res
         let message = format!("label type {stray} is not in the vocabulary, which knows {}", known.join(", "));
         return Err(refuse(ReasonCode::LabelTypeScopeUnresolved, message));
     }
-    let types: BTreeSet<String> =
-        if selectors.label_types.is_empty() { profile.vocabulary.keys().cloned().collect() } else { selectors.label_types.iter().cloned().collect() };
+    let types: BTreeSet<String> = if selectors.label_types.is_empty() {
+        profile.vocabulary.keys().cloned().collect()
+    } else {
+        selectors.label_types.iter().cloned().collect()
+    };
     let found = scan::labels(env, run, &types, selectors.asof)?;
     let named = !selectors.label_types.is_empty();
     let found: Vec<TypeFound> = found.into_iter().filter(|l| named || l.assertions > 0).collect();
     if found.is_empty() {
-        return Err(refuse(ReasonCode::LabelTypeScopeUnresolved, format!("the timeline holds no assertion about {run}; name the label types")));
+        return Err(refuse(
+            ReasonCode::LabelTypeScopeUnresolved,
+            format!("the timeline holds no assertion about {run}; name the label types"),
+        ));
     }
     Ok(found)
 }
@@ -188,7 +196,8 @@ fn cutoff(labels: &[TypeFound], selectors: &Selectors) -> Result<(Instant, &'sta
         return Ok((asof, "asked for"));
     }
     let latest = labels.iter().filter_map(|l| l.latest).max();
-    let latest = latest.ok_or_else(|| refuse(ReasonCode::LabelAsofMissing, "the timeline holds no assertion to take the cut-off from; name one"))?;
+    let latest =
+        latest.ok_or_else(|| refuse(ReasonCode::LabelAsofMissing, "the timeline holds no assertion to take the cut-off from; name one"))?;
     Ok((latest, "the latest observed time of these label types in the timeline"))
 }
 

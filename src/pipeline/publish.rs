@@ -280,7 +280,8 @@ pub fn adopt(pinned: &Pinned, env: &Env, found: Found) -> Result<Published, Refu
 fn write_receipt(pinned: &Pinned, env: &Env, index: Value, manifest_blake3: String, index_blake3: String) -> Result<Published, Refusal> {
     let manifest_ref = pinned.manifest_ref();
     let copy = |key: &str| index.get(key).cloned().unwrap_or(Value::Null);
-    let link = supersession_link(pinned).map(|(at, bytes)| json!({"ref": at.as_str(), "blake3": blake3::hash(&bytes).to_hex().to_string()}));
+    let link =
+        supersession_link(pinned).map(|(at, bytes)| json!({"ref": at.as_str(), "blake3": blake3::hash(&bytes).to_hex().to_string()}));
     let receipt = json!({
         "schema_version": "learning.ofs_manifest_publication_receipt.v1", "run_key": pinned.admitted().run_key(), "request_id": pinned.intent().request_id,
         "platform_run_id": pinned.intent().platform_run_id, "dataset_manifest_id": pinned.id().manifest_id, "dataset_fingerprint": pinned.id().fingerprint,

@@ -127,7 +127,12 @@ fn served(published: &Published, found: &[Served], explanation: &mut Explanation
     }
 }
 
-fn features(lineage: &Lineage<'_>, published: &Published, limit: usize, differences: &mut Vec<String>) -> Result<Vec<FeatureLine>, Refusal> {
+fn features(
+    lineage: &Lineage<'_>,
+    published: &Published,
+    limit: usize,
+    differences: &mut Vec<String>,
+) -> Result<Vec<FeatureLine>, Refusal> {
     let history = lineage.history(&published.line.key, &published.place)?;
     let lines: Vec<FeatureLine> = history.features.iter().map(|f| feature(&history, f, published, limit)).collect();
     differences.extend(

@@ -31,7 +31,8 @@ const NAMED: usize = 3;
 /// parts cannot be read, `INTERRUPTED`. An input that has drifted is a problem of the report.
 pub(super) fn check(env: &Env, ledger: Option<&Ledger>, manifest: &Ref, report: &mut Report) -> Result<(), Refusal> {
     let opened = Opened::open(env, manifest)?;
-    let row = ledger.and_then(|l| l.by_manifest(&opened.manifest_id).ok()).and_then(|rows| rows.into_iter().find(|r| r.status == Status::Done));
+    let row =
+        ledger.and_then(|l| l.by_manifest(&opened.manifest_id).ok()).and_then(|rows| rows.into_iter().find(|r| r.status == Status::Done));
     let Some(row) = row else {
         report.rebuilt = Some(false);
         problem(report, manifest, Kind::Unanchored, "a finished run in the ledger, whose request can be built again", "none");
@@ -69,7 +70,8 @@ fn pins(env: &Env, row: &RunRow, opened: &Opened) -> Result<pin::Pinned, Refusal
     if pinned.id().manifest_id == opened.manifest_id {
         return Ok(pinned);
     }
-    let differing: Vec<String> = pinned.identity().as_object().into_iter().flatten().filter(|(k, v)| opened.identity(k) != **v).map(|(k, _)| k.clone()).collect();
+    let differing: Vec<String> =
+        pinned.identity().as_object().into_iter().flatten().filter(|(k, v)| opened.identity(k) != **v).map(|(k, _)| k.clone()).collect();
     let message = format!("the request now resolves to {}, by another {}", pinned.id().manifest_id, differing.join(", "));
     Err(Refusal::new(ReasonCode::BuildPlanImmutabilityViolation, Phase::Pins, message))
 }
@@ -78,7 +80,10 @@ fn pins(env: &Env, row: &RunRow, opened: &Opened) -> Result<pin::Pinned, Refusal
 /// environment that fails.
 fn refused(refusal: Refusal, manifest: &Ref, report: &mut Report) -> Result<(), Refusal> {
     use ReasonCode as C;
-    if matches!(refusal.code, C::StoreIo | C::SourceIo | C::ScratchIo | C::LabelStoreUnavailable | C::LedgerIo | C::Interrupted | C::MemoryBudget) {
+    if matches!(
+        refusal.code,
+        C::StoreIo | C::SourceIo | C::ScratchIo | C::LabelStoreUnavailable | C::LedgerIo | C::Interrupted | C::MemoryBudget
+    ) {
         return Err(refusal);
     }
     report.rebuilt = Some(false);
@@ -89,7 +94,13 @@ fn refused(refusal: Refusal, manifest: &Ref, report: &mut Report) -> Result<(), 
         _ => Kind::PinsDrift,
     };
     let found = refusal.evidence.first().map_or_else(|| refusal.message.clone(), |line| format!("{}: {line}", refusal.message));
-    problem(report, manifest, kind, "a rebuild that passes every gate again", format!("{} at the {} gate: {found}", refusal.code, refusal.phase.as_str()));
+    problem(
+        report,
+        manifest,
+        kind,
+        "a rebuild that passes every gate again",
+        format!("{} at the {} gate: {found}", refusal.code, refusal.phase.as_str()),
+    );
     Ok(())
 }
 
@@ -113,7 +124,13 @@ fn compare(env: &Env, store: &Arc<dyn Store>, opened: &Opened, drafted: &Drafted
             (_, false, _) => Kind::ReplayDrift,
             _ => Kind::RowsDigest,
         };
-        problem(report, &folder, kind, format!("rows_digest {}", text(&of("/rows_digest"))), format!("rows_digest {}{}", drafted.rows_digest(), named(&rows)));
+        problem(
+            report,
+            &folder,
+            kind,
+            format!("rows_digest {}", text(&of("/rows_digest"))),
+            format!("rows_digest {}{}", drafted.rows_digest(), named(&rows)),
+        );
     }
     // Under another revision of the writer the bytes may lawfully differ, and the rows decide.
     if same_rows && of("/writer_revision") == json!(WRITER_REVISION) {
@@ -151,7 +168,11 @@ fn differing(env: &Env, store: &Arc<dyn Store>, opened: &Opened, drafted: &Draft
         rows_digest,
         rows: 0,
     };
-    let mut rows = Diff::new(side(text(&opened.index.get("rows_digest").cloned().unwrap_or_default()).to_owned()), side(drafted.rows_digest().to_owned()), Vec::new());
+    let mut rows = Diff::new(
+        side(text(&opened.index.get("rows_digest").cloned().unwrap_or_default()).to_owned()),
+        side(drafted.rows_digest().to_owned()),
+        Vec::new(),
+    );
     let staged = drafted.files().iter();
     let staged: Vec<Part> =
         staged.map(|f| Part { at: drafted.staged_ref(f), bytes: f.stats.bytes, blake3: f.stats.blake3.clone() }).collect();
@@ -166,7 +187,9 @@ fn named(rows: &Diff) -> String {
     let changed = rows.changed.iter().flat_map(|row| {
         row.changes.iter().take(1).map(move |c| format!("{}: {} was {}, is {}", row.row.event_id, c.column, c.left, c.right))
     });
-    let alone = |list: &[(diff::RowRef, Cause)], what: &str| -> Vec<String> { list.iter().map(|(row, _)| format!("{} {what}", row.event_id)).collect() };
+    let alone = |list: &[(diff::RowRef, Cause)], what: &str| -> Vec<String> {
+        list.iter().map(|(row, _)| format!("{} {what}", row.event_id)).collect()
+    };
     let first: Vec<String> = changed.chain(alone(&rows.removed, "is gone")).chain(alone(&rows.added, "is new")).take(NAMED).collect();
     if first.is_empty() {
         return String::new();

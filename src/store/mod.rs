@@ -12,8 +12,8 @@ use std::io::{Read, Write};
 
 pub use corridor::{AuditSink, Corridor, RefType, Resolution, Unrecorded};
 pub use local::LocalStore;
-pub use overlay::Overlay;
 pub(crate) use local::{contained, temporary};
+pub use overlay::Overlay;
 
 use crate::contract::ReasonCode;
 

@@ -245,7 +245,8 @@ fn resolve(claims: &mut [&mut Claim], cutoff: Instant) -> Decided {
         };
         (claim.told.verdict, claim.told.why) = (verdict, why);
     }
-    let told = |at: usize, claims: &[&mut Claim]| claims.get(at).map(|c| (c.told.observed, c.told.value.clone(), c.told.assertion_id.clone()));
+    let told =
+        |at: usize, claims: &[&mut Claim]| claims.get(at).map(|c| (c.told.observed, c.told.value.clone(), c.told.assertion_id.clone()));
     let Some((top, value, id)) = known.first().and_then(|at| told(*at, claims)) else {
         return Decided { status: STATUS[2], value: None, observed: None, assertion_id: None };
     };
@@ -258,7 +259,9 @@ fn resolve(claims: &mut [&mut Claim], cutoff: Instant) -> Decided {
             (false, ..) => (Verdict::Superseded, format!("another one was observed later, at {stamp}")),
             (true, true, _) => (Verdict::Conflict, format!("several values were observed at {stamp}, so none is taken")),
             (true, false, 0) => (Verdict::Taken, "the latest that was observed by the cut-off".into()),
-            (true, false, _) => (Verdict::TieSameValue, format!("observed at the same instant with the same value as {id}, which has the higher id")),
+            (true, false, _) => {
+                (Verdict::TieSameValue, format!("observed at the same instant with the same value as {id}, which has the higher id"))
+            }
         };
     }
     if conflict {

@@ -75,6 +75,7 @@ pub(super) struct Frame {
     same_key: bool,
     same_vocabulary: bool,
     definitions: (BTreeMap<String, Value>, BTreeMap<String, Value>),
+    labels: BTreeMap<String, String>,
     first_cutoff: Instant,
     same_cutoff: bool,
 }
@@ -86,7 +87,10 @@ fn definitions(group: &Group) -> BTreeMap<String, Value> {
         let mut windows = group.windows.iter().map(|w| w.duration_us);
         for column in group.columns_of(feature) {
             let field = feature.input.as_ref().map(|(name, field_type)| json!([name, field_type.to_string()]));
-            all.insert(column, json!({"agg": feature.agg.as_str(), "field": field, "where": feature.conditions, "duration_us": windows.next()}));
+            all.insert(
+                column,
+                json!({"agg": feature.agg.as_str(), "field": field, "where": feature.conditions, "duration_us": windows.next()}),
+            );
         }
     }
     all
@@ -106,6 +110,7 @@ impl Frame {
             same_key: left.group.key_precedence == right.group.key_precedence,
             same_vocabulary: same("label_vocabulary_digest"),
             definitions: (definitions(&left.group), definitions(&right.group)),
+            labels: label_columns(a, b),
             first_cutoff: a.labels.asof.min(b.labels.asof),
             same_cutoff: a.labels.asof == b.labels.asof,
             basis: (a.basis.clone(), b.basis.clone()),
@@ -143,10 +148,13 @@ impl Frame {
     }
 }
 
-/// The type of a label column.
-fn label_type(column: &str) -> Option<&str> {
-    let name = column.strip_prefix("label_")?;
-    Some(["_observed_utc", "_assertion_id", "_status"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name))
+/// The label columns with their types. A type's own name may end like a suffix, so that no column can be
+/// taken apart without knowing the types.
+fn label_columns(left: &Intent, right: &Intent) -> BTreeMap<String, String> {
+    let types = left.label_types.iter().chain(&right.label_types);
+    types
+        .flat_map(|name| ["", "_status", "_observed_utc", "_assertion_id"].map(|end| (format!("label_{name}{end}"), name.clone())))
+        .collect()
 }
 
 impl Explain for Frame {
@@ -159,7 +167,7 @@ impl Explain for Frame {
     }
 
     fn change(&self, column: &str, left: &Row<'_>, right: &Row<'_>) -> Cause {
-        if let Some(name) = label_type(column) {
+        if let Some(name) = self.labels.get(column) {
             return self.label(name, left, right);
         }
         match column {
@@ -192,7 +200,8 @@ impl Explain for Rebuild {
     }
 
     fn change(&self, column: &str, _: &Row<'_>, _: &Row<'_>) -> Cause {
-        if label_type(column).is_some() { Cause::LateAssertion } else { Cause::Content }
+        // The prefix belongs to labels; no feature may have it.
+        if column.starts_with("label_") { Cause::LateAssertion } else { Cause::Content }
     }
 
     fn redefined(&self, _: &str) -> bool {

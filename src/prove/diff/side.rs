@@ -30,7 +30,7 @@ pub(in crate::prove) struct Side<'e> {
 }
 
 /// The row in hand.
-pub(super) struct Row<'r> {
+pub(in crate::prove) struct Row<'r> {
     batch: &'r RecordBatch,
     at: usize,
     place: &'r Place,

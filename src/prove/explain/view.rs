@@ -255,8 +255,7 @@ impl ServedLine {
 impl FeatureLine {
     fn to_json(&self) -> Value {
         let contributor = |c: &Contributor| {
-            let more =
-                json!({"event_id": c.past.event_id, "payload_hash": c.past.payload_hash, "value": c.value, "arrived_later": c.arrived_later});
+            let more = json!({"event_id": c.past.event_id, "payload_hash": c.past.payload_hash, "value": c.value, "arrived_later": c.arrived_later});
             placed(&c.past.place, more)
         };
         json!({

@@ -146,7 +146,8 @@ fn recorded(env: &Env, run: &RunRow, at: &str, blake3: Option<&Value>, proofs: &
         findings.same(&proof.at, Kind::Receipt, "digest of the proof", receipt.get("/proof_digest"), Some(&digest));
     }
     // A receipt without the digest is of a release that did not take it, which the chain vouches for.
-    if let (Some(blake3), Ok(anomalies)) = (receipt.get("/observation/anomalies_blake3"), Ref::parse(receipt.text("/observation/anomalies_ref")))
+    if let (Some(blake3), Ok(anomalies)) =
+        (receipt.get("/observation/anomalies_blake3"), Ref::parse(receipt.text("/observation/anomalies_ref")))
         && let Some(stored) = Stored::read(env, anomalies, findings)
     {
         findings.same(&stored.at, Kind::Receipt, "BLAKE3", Some(blake3), Some(&json!(stored.blake3)));

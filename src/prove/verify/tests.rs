@@ -129,7 +129,22 @@ fn a_published_data_set_holds_and_can_be_found() {
     assert_eq!(report.problems, []);
     assert!(report.ok() && report.anchored && report.rows > 800 && report.checked > report.rows + 80, "{report:?}");
     let schema: Vec<String> = report.to_json().as_object().unwrap().keys().cloned().collect();
-    assert_eq!(schema, ["anchored", "checked", "manifest_id", "manifest_ref", "ok", "problems", "rebuilt", "rows", "schema_version", "superseded_by", "supersedes"]);
+    assert_eq!(
+        schema,
+        [
+            "anchored",
+            "checked",
+            "manifest_id",
+            "manifest_ref",
+            "ok",
+            "problems",
+            "rebuilt",
+            "rows",
+            "schema_version",
+            "superseded_by",
+            "supersedes"
+        ]
+    );
     // Without the ledger nothing is wrong, and still it is not ok.
     assert_eq!(set.alone(), []);
     let ledger = Some(home.host.ledger.as_ref());
@@ -375,15 +390,16 @@ fn eventful(home: &Home) -> Set<'_> {
     first["replay_basis"][0]["end_offset"] = json!("39");
     let old = home.build(&first);
     first["request_id"] = json!("a.correction.of.tests");
-    let record = home.dir.path().join("store").join(old.manifest.first()).join(
-        "archive/events/topic=fp.bus.traffic.flights.v1/partition=0/offset_kind=kafka_offset/offset=3.json",
-    );
+    let record = home
+        .dir
+        .path()
+        .join("store")
+        .join(old.manifest.first())
+        .join("archive/events/topic=fp.bus.traffic.flights.v1/partition=0/offset_kind=kafka_offset/offset=3.json");
     let bytes = fs::read(&record).unwrap();
     fs::remove_file(&record).unwrap();
-    let supersession = crate::pipeline::admit::Supersession {
-        manifests: vec![Place::of(&old.manifest).unwrap().id],
-        reason: Some("tests".into()),
-    };
+    let supersession =
+        crate::pipeline::admit::Supersession { manifests: vec![Place::of(&old.manifest).unwrap().id], reason: Some("tests".into()) };
     let request = Request { intent: first.to_string().into_bytes(), supersession };
     let refused = run::run(&request, &home.env, &home.host, &Unattended).unwrap();
     assert_eq!(refused.text("/reason/code"), "REPLAY_INCOMPLETE");
@@ -413,7 +429,8 @@ fn reachable(set: &Set<'_>) -> Vec<PathBuf> {
 /// Flips a bit of one column of one event of the run behind the ledger's back; whether there was one to flip.
 fn flip_event(raw: &rusqlite::Connection, set: &Set<'_>, random: &mut Seeded, ask: impl FnOnce(&str)) -> bool {
     use rusqlite::types::Value as Sql;
-    const COLUMNS: [&str; 10] = ["run_key", "seq", "event_type", "status", "at_us", "actor", "reason_code", "detail_json", "prev_hash", "hash"];
+    const COLUMNS: [&str; 10] =
+        ["run_key", "seq", "event_type", "status", "at_us", "actor", "reason_code", "detail_json", "prev_hash", "hash"];
     let events = set.home.host.ledger.events(&set.run_key, 0).unwrap();
     let (seq, column) = (events[random.below(events.len())].seq as i64, COLUMNS[random.below(COLUMNS.len())]);
     let of = "FROM run_events WHERE run_key = ?1 AND seq = ?2";
@@ -421,7 +438,10 @@ fn flip_event(raw: &rusqlite::Connection, set: &Set<'_>, random: &mut Seeded, as
     let rowid = (set.run_key.clone(), seq);
     let write = |key: &(String, i64), value: &Sql| {
         let cast = if matches!(value, Sql::Blob(_)) { "CAST(?3 AS TEXT)" } else { "?3" };
-        raw.execute(&format!("UPDATE run_events SET {column} = {cast} WHERE CAST(run_key AS BLOB) = CAST(?1 AS BLOB) AND seq = ?2"), rusqlite::params![key.0, key.1, value])
+        raw.execute(
+            &format!("UPDATE run_events SET {column} = {cast} WHERE CAST(run_key AS BLOB) = CAST(?1 AS BLOB) AND seq = ?2"),
+            rusqlite::params![key.0, key.1, value],
+        )
     };
     let (flipped, now) = match &stands {
         Sql::Integer(n) => {
@@ -437,7 +457,9 @@ fn flip_event(raw: &rusqlite::Connection, set: &Set<'_>, random: &mut Seeded, as
                 if column == "run_key" {
                     return false;
                 }
-                return flipped_and_back(&write, &rowid, &rowid, &Sql::Blob(bytes), &stands, || ask(&format!("{column} of event {seq} byte {at}")));
+                return flipped_and_back(&write, &rowid, &rowid, &Sql::Blob(bytes), &stands, || {
+                    ask(&format!("{column} of event {seq} byte {at}"))
+                });
             };
             (Sql::Blob(bytes), (if column == "run_key" { key } else { rowid.0.clone() }, seq))
         }
@@ -493,7 +515,15 @@ fn every_sampled_flip_of_what_a_data_set_leads_to_is_found() {
             random.below(files.len())
         } else {
             let mut at = random.below(sizes.iter().sum());
-            sizes.iter().position(|size| at < *size || { at -= size; false }).unwrap()
+            sizes
+                .iter()
+                .position(|size| {
+                    at < *size || {
+                        at -= size;
+                        false
+                    }
+                })
+                .unwrap()
         };
         let mut bytes = fs::read(&files[file]).unwrap();
         let at = random.below(bytes.len());
