@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::support::{FLIGHTS_RUN, FLIGHTS_TOPIC, Random, Workspace, files, payload_hash};
+use crate::support::{FLIGHTS_RUN, FLIGHTS_TOPIC, Random, Workspace, archive_folder, files, payload_hash};
 
 /// An event of the fixture, as its archive record holds it.
 #[derive(Debug, Clone)]
@@ -174,6 +174,14 @@ fn a_row_is_explained_as_a_reading_of_the_raw_files_says() {
     for of in sampled {
         check(&w, &all, &explain(&w, manifest, &of.id), of, cutoff.as_str().unwrap());
     }
+    // A record that is gone does not take the row with it: what was published stands, and what is missing is told.
+    let gone = all.iter().find(|e| (e.partition, e.offset) == (0, 10)).unwrap();
+    let folder = archive_folder(FLIGHTS_RUN, FLIGHTS_TOPIC, 0, "kafka_offset");
+    std::fs::remove_file(w.path(&format!("{folder}/offset=10.json"))).unwrap();
+    let told = w.ofs(&["explain", manifest.as_str().unwrap(), &gone.id, "--json"]).expect(3).json();
+    assert_eq!((&told["outcome"], &told["row"]["payload_hash"], &told["served"]), (&json!("ROW"), &json!(gone.hash), &json!([])));
+    assert!(told["differences"][0].as_str().unwrap().contains("does not deliver"), "{told:#}");
+    assert_eq!(told["labels"][0]["holds"], json!(true));
 }
 
 #[test]
@@ -194,7 +202,7 @@ fn what_is_no_row_and_what_has_changed_since_is_told() {
     assert_eq!(nowhere.json()["outcome"], "NOT_IN_BASIS");
     w.ofs(&["explain", "dm_0", &of.id, "--json"]).refused(2, "DATASET_NOT_FOUND");
     let text = w.ofs(&["explain", id, &of.id]).expect(0).out;
-    for part in ["ROW", &of.hash, "departures_24h = ", "over (", "TAKEN", "policy ", "cut-off", &of.key] {
+    for part in ["ROW", &of.hash, "departures_24h = ", "window       (", "TAKEN", "policy ", "cut-off", &of.key] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
     // A label that was added afterwards under an old observed time does not change the row, and is told.

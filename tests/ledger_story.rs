@@ -295,7 +295,8 @@ fn supersession_links_both_ways_and_needs_a_target_that_exists() {
     let orphan = w.path("intents/orphan.json");
     w.ofs(&["run", orphan.to_str().unwrap(), "--supersedes", &nobody, "--reason", "x", "--json"]).refused(3, "SUPERSESSION_LINK_INVALID");
     assert_eq!(w.published(FLIGHTS_RUN), before, "a refused correction leaves nothing");
-    let corrected = w.ofs(&["run", second.to_str().unwrap(), "--supersedes", old, "--reason", "late labels", "--json"]).expect(0).json();
+    let at = first["dataset"]["manifest_ref"].as_str().unwrap();
+    let corrected = w.ofs(&["run", second.to_str().unwrap(), "--supersedes", at, "--reason", "late labels", "--json"]).expect(0).json();
     let new = corrected["dataset"]["manifest_id"].as_str().unwrap();
     assert_ne!(new, old);
     let key = corrected["run_key"].as_str().unwrap();

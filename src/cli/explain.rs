@@ -1,11 +1,13 @@
 //! `ofs explain M EVENT_ID`: where one row of a published data set comes from.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::{Context, Outcome, document, say};
 use crate::pipeline::label::story::{Considered, Decided};
 use crate::pipeline::lineage::Place;
-use crate::prove::explain::{self, Explanation, FeatureLine, LabelLine};
+use crate::prove::explain::{self, Contributor, Explanation, FeatureLine, LabelLine};
 use crate::prove::find_manifest;
 use crate::text::{clip, grouped, safe};
 
@@ -72,7 +74,14 @@ fn print(explanation: &Explanation) {
             safe(&dropped)
         ));
     }
-    explanation.features.iter().for_each(feature);
+    let mut windows: Vec<Vec<&FeatureLine>> = Vec::new();
+    for line in &explanation.features {
+        match windows.iter_mut().find(|lines| lines.first().is_some_and(|l| l.window == line.window)) {
+            Some(lines) => lines.push(line),
+            None => windows.push(vec![line]),
+        }
+    }
+    windows.iter().for_each(|lines| window(lines));
     explanation.labels.iter().for_each(label);
     for other in &explanation.other_assertions {
         assertion(other);
@@ -86,26 +95,46 @@ fn print(explanation: &Explanation) {
     }
 }
 
+/// The features of one window, and below them every event that some of them counts, once.
+fn window(lines: &[&FeatureLine]) {
+    let Some(first) = lines.first() else { return };
+    say(match &first.window {
+        Some((from, to)) => format!("window       ({from}, {to}]"),
+        None => "window       since the event before".to_owned(),
+    });
+    let mut events: BTreeMap<&Place, (&Contributor, Vec<String>)> = BTreeMap::new();
+    for line in lines {
+        feature(line);
+        for c in &line.contributors {
+            let (_, values) = events.entry(&c.past.place).or_insert_with(|| (c, Vec::new()));
+            let value = line.field.as_ref().zip(c.value.as_ref()).map(|((field, _), value)| format!("{field} {}", shown(value)));
+            values.extend(value.filter(|v| !values.contains(v)));
+        }
+    }
+    let listed = lines.iter().map(|l| l.contributors.len()).max().unwrap_or_default();
+    let total = lines.iter().map(|l| l.contributors_total).max().unwrap_or_default();
+    if listed < total {
+        say(format!("  … older events, {} in all; --limit N lists more", grouped(total as u64)));
+    }
+    for (at, (c, values)) in events {
+        let late = if c.arrived_later { "  arrived later" } else { "" };
+        say(format!("  + {}  {}  {}{late}", safe(&place(at)), safe(&c.past.event_id), safe(&values.join(", "))));
+    }
+}
+
 fn feature(line: &FeatureLine) {
-    say(format!("feature      {} = {}", safe(&line.column), shown(&line.value)));
     let field = line.field.as_ref().map(|(name, kind)| format!(" of {name} ({kind})")).unwrap_or_default();
     let conditions =
         line.conditions.as_object().filter(|c| !c.is_empty()).map(|_| format!(" where {}", line.conditions)).unwrap_or_default();
-    let window = match &line.window {
-        Some((from, to)) => format!("over ({from}, {to}]"),
-        None => "since the event before".to_owned(),
-    };
     let total = grouped(line.contributors_total as u64);
-    say(format!("             {}{}{} {window}: {total} event(s)", line.agg.as_str(), safe(&field), safe(&conditions)));
-    let listed = line.contributors.len();
-    if listed < line.contributors_total {
-        say(format!("             … {} older", grouped((line.contributors_total - listed) as u64)));
-    }
-    for c in &line.contributors {
-        let value = c.value.as_ref().map(|v| format!("  {}", shown(v))).unwrap_or_default();
-        let late = if c.arrived_later { "  arrived later" } else { "" };
-        say(format!("             + {}  {}{value}{late}", safe(&place(&c.past.place)), safe(&c.past.event_id)));
-    }
+    say(format!(
+        "feature      {} = {}   {}{}{}, {total} event(s)",
+        safe(&line.column),
+        shown(&line.value),
+        line.agg.as_str(),
+        safe(&field),
+        safe(&conditions)
+    ));
 }
 
 fn decided(label: &Decided) -> String {

@@ -22,7 +22,7 @@ pub(super) struct RunArgs {
     /// Pause at each gate (needs a terminal).
     #[arg(long)]
     step: bool,
-    /// Published data sets that this one corrects, by manifest id.
+    /// Published data sets that this one corrects, by manifest id or ref.
     #[arg(long, value_name = "M", value_delimiter = ',', requires = "reason")]
     supersedes: Vec<String>,
     /// Why they are corrected.

@@ -85,7 +85,6 @@ pub struct History {
     batch: RecordBatch,
     rows: Vec<u32>,
     ts: Vec<i64>,
-    at: usize,
     /// The features in the order of their columns.
     pub features: Vec<Feature>,
 }
@@ -189,19 +188,32 @@ impl<'l> Lineage<'l> {
         self.lanes.get(lane_at).map(|(lane, _)| Place { ts: event.ts, lane: lane.clone(), offset: event.offset })
     }
 
-    /// Every record of the basis with this event id, whether or not it gives a row.
+    /// One pass over the basis: every record with this event id, whether or not it gives a row; and where it
+    /// is known to be one, the events of its key that its features may rest on, with what these come to now.
+    /// No history comes back where the event is not delivered at its place any more.
     ///
     /// # Errors
-    /// What cannot be read.
-    pub fn find(&self, event_id: &str) -> Result<Found, Refusal> {
+    /// What cannot be read; `MEMORY_BUDGET` where the key has more events in reach than the memory limit holds.
+    pub fn trace(&self, event_id: &str, row: Option<(&str, &Place)>) -> Result<(Found, Option<History>), Refusal> {
+        let engine = |e| Refusal::of_engine(PHASE, &e);
+        // Each question has spill space of its own, also where one process asks several at once.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let work = Work::new(self.env, &format!("explain-{}-{}", self.env.attempt, NEXT.fetch_add(1, Ordering::Relaxed)))?;
+        let spool = Spool::new(self.projection.event_schema(), 1, work.budget(Waiting::Events), work.scratch.clone());
+        // The gatherer also fills a spool for labels, which nobody reads here.
+        let subjects = Spool::new(self.projection.subject_schema(), 1, work.budget(Waiting::Subjects), work.scratch.clone());
         let all = Mutex::new(Found { served: Vec::new(), unusable: Vec::new() });
-        let state = || Found { served: Vec::new(), unusable: Vec::new() };
         self.pass(
-            state,
-            |mine, lane_at, source, delivery| {
+            || (Found { served: Vec::new(), unusable: Vec::new() }, Gatherer::new(&self.projection, &spool, &subjects)),
+            |(mine, gatherer), lane_at, source, delivery| {
                 match delivery {
-                    Delivery::Event(event) if event.event_id == event_id => {
-                        mine.served.extend(self.place(lane_at, &event).map(|place| self.served(place, source, &event)));
+                    Delivery::Event(event) => {
+                        if event.event_id == event_id {
+                            mine.served.extend(self.place(lane_at, &event).map(|place| self.served(place, source, &event)));
+                        }
+                        if row.is_some_and(|(key, here)| self.reaches(lane_at, &event, key, here)) {
+                            gatherer.push(i32::try_from(lane_at).unwrap_or(i32::MAX), &event).map_err(engine)?;
+                        }
                     }
                     Delivery::Fault(fault) if mine.unusable.len() < KEPT_UNUSABLE => {
                         let lane = self.lanes.get(lane_at).map(|(lane, _)| lane.to_string()).unwrap_or_default();
@@ -212,7 +224,8 @@ impl<'l> Lineage<'l> {
                 }
                 Ok(())
             },
-            |mine| {
+            |(mine, mut gatherer)| {
+                gatherer.flush().map_err(engine)?;
                 let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
                 all.served.extend(mine.served);
                 all.unusable.extend(mine.unusable);
@@ -223,7 +236,19 @@ impl<'l> Lineage<'l> {
         found.served.sort();
         found.unusable.sort();
         found.unusable.truncate(KEPT_UNUSABLE);
-        Ok(found)
+        let history = row.map(|(_, here)| self.compute(spool.shard(0).map_err(engine)?, here)).transpose()?;
+        Ok((found, history.flatten()))
+    }
+
+    /// Whether an event is one of the row's key, not after it, and near enough for some feature to count it.
+    fn reaches(&self, lane_at: usize, event: &EventRecord<'_>, key: &str, here: &Place) -> bool {
+        let looks_back = self.group.features.iter().any(|f| f.agg == Agg::SecondsSincePrevious);
+        let from = if looks_back { i64::MIN } else { here.ts.0.saturating_sub(self.group.widest_us()) };
+        event.ts.0 > from
+            && event.ts <= here.ts
+            && self.projection.selects(event)
+            && self.projection.key(event.payload).is_some_and(|k| k == key)
+            && self.place(lane_at, event).is_some_and(|place| place <= *here)
     }
 
     fn served(&self, place: Place, source: Source, event: &EventRecord<'_>) -> Served {
@@ -239,45 +264,13 @@ impl<'l> Lineage<'l> {
         Served { place, source, payload_hash: event.payload_hash, key, dropped }
     }
 
-    /// The events of `key` that the features of the event at `here` may rest on, and what they come to.
-    ///
-    /// # Errors
-    /// What cannot be read; `MEMORY_BUDGET` where the key has more events in reach than the memory limit
-    /// holds; `REPLAY_INCOMPLETE` where the event itself is not delivered any more.
-    pub fn history(&self, key: &str, here: &Place) -> Result<History, Refusal> {
+    fn compute(&self, batch: RecordBatch, here: &Place) -> Result<Option<History>, Refusal> {
         let engine = |e| Refusal::of_engine(PHASE, &e);
-        // Each question has spill space of its own, also where one process asks several at once.
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let work = Work::new(self.env, &format!("explain-{}-{}", self.env.attempt, NEXT.fetch_add(1, Ordering::Relaxed)))?;
-        let spool = Spool::new(self.projection.event_schema(), 1, work.budget(Waiting::Events), work.scratch.clone());
-        // The gatherer also fills a spool for labels, which nobody reads here.
-        let subjects = Spool::new(self.projection.subject_schema(), 1, work.budget(Waiting::Subjects), work.scratch.clone());
-        let looks_back = self.group.features.iter().any(|f| f.agg == Agg::SecondsSincePrevious);
-        let from = if looks_back { i64::MIN } else { here.ts.0.saturating_sub(self.group.widest_us()) };
-        self.pass(
-            || Gatherer::new(&self.projection, &spool, &subjects),
-            |gatherer, lane_at, _, delivery| {
-                let Delivery::Event(event) = delivery else { return Ok(()) };
-                let reached = event.ts.0 > from && event.ts <= here.ts && gatherer.selects(&event);
-                let mine = reached && self.projection.key(event.payload).is_some_and(|k| k == key);
-                if mine && self.place(lane_at, &event).is_some_and(|place| place <= *here) {
-                    gatherer.push(i32::try_from(lane_at).unwrap_or(i32::MAX), &event).map_err(engine)?;
-                }
-                Ok(())
-            },
-            |mut gatherer| gatherer.flush().map_err(engine),
-        )?;
-        let batch = spool.shard(0).map_err(engine)?;
         let bytes = batch.get_array_memory_size() as u64;
         if bytes.saturating_mul(COPIES) > self.env.config.memory() {
             let message = format!("the key's events in reach need about {} MiB, more than limits.memory allows", (bytes * COPIES) >> 20);
             return Err(Refusal::new(ReasonCode::MemoryBudget, PHASE, message));
         }
-        self.compute(batch, here)
-    }
-
-    fn compute(&self, batch: RecordBatch, here: &Place) -> Result<History, Refusal> {
-        let engine = |e| Refusal::of_engine(PHASE, &e);
         let events = Events::of(&batch).map_err(engine)?;
         let ordered = order(&events);
         let lane_at = self.lanes.iter().position(|(lane, _)| *lane == here.lane);
@@ -285,8 +278,7 @@ impl<'l> Lineage<'l> {
             let row = row as usize;
             (Some(events.lane.value(row) as usize), events.offset.get(row)) == (lane_at, here.offset)
         };
-        let at = ordered.rows.iter().rposition(|row| stands(*row));
-        let at = at.ok_or_else(|| Refusal::new(ReasonCode::ReplayIncomplete, PHASE, "the event itself is not delivered any more"))?;
+        let Some(at) = ordered.rows.iter().rposition(|row| stands(*row)) else { return Ok(None) };
         let columns = window_columns::compute(self.group, &self.projection, &batch, &ordered.rows, &ordered.groups, &ordered.ts);
         let columns = columns.map_err(|failure| match failure {
             WindowFailure::Engine(e) => engine(e),
@@ -296,7 +288,7 @@ impl<'l> Lineage<'l> {
         })?;
         let features = self.features(&batch, &events, &ordered, at, &columns);
         let lanes = self.lanes.iter().map(|(lane, _)| lane.clone()).collect();
-        Ok(History { lanes, rows: ordered.rows, ts: ordered.ts, at, features, batch })
+        Ok(Some(History { lanes, rows: ordered.rows, ts: ordered.ts, features, batch }))
     }
 
     fn features(&self, batch: &RecordBatch, events: &Events, ordered: &Ordered, at: usize, columns: &[ArrayRef]) -> Vec<Feature> {
@@ -365,10 +357,5 @@ impl History {
             (Some(column), Some(row)) => cell(column.as_ref(), *row as usize),
             _ => Value::Null,
         }
-    }
-
-    /// How many events of the key were in reach, the row itself included.
-    pub fn reach(&self) -> usize {
-        self.at + 1
     }
 }

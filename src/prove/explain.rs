@@ -45,7 +45,8 @@ pub fn explain(env: &Env, ledger: Option<&Ledger>, manifest: &Ref, event_id: &st
     let opened = Opened::open(env, manifest)?;
     let published = find_row(env, &opened, event_id)?;
     let lineage = Lineage::open(env, &opened.intent, &opened.group)?;
-    let found = lineage.find(event_id)?;
+    let row = published.as_ref().map(|p| (p.line.key.as_str(), &p.place));
+    let (found, history) = lineage.trace(event_id, row)?;
     let mut explanation = Explanation::new(&opened, event_id, rests_on(&opened));
     explanation.runs = runs(env, ledger, &opened);
     explanation.served = found.served.iter().map(ServedLine::of).collect();
@@ -54,7 +55,7 @@ pub fn explain(env: &Env, ledger: Option<&Ledger>, manifest: &Ref, event_id: &st
         Some(published) => {
             explanation.outcome = Outcome::Row;
             served(&published, &found.served, &mut explanation);
-            explanation.features = features(&lineage, &published, limit, &mut explanation.differences)?;
+            explanation.features = history.map(|h| features(&h, &published, limit, &mut explanation.differences)).unwrap_or_default();
             labels_of(env, &opened, event_id, Some(&published.batch), &mut explanation)?;
             explanation.row = Some(published.line);
         }
@@ -127,18 +128,12 @@ fn served(published: &Published, found: &[Served], explanation: &mut Explanation
     }
 }
 
-fn features(
-    lineage: &Lineage<'_>,
-    published: &Published,
-    limit: usize,
-    differences: &mut Vec<String>,
-) -> Result<Vec<FeatureLine>, Refusal> {
-    let history = lineage.history(&published.line.key, &published.place)?;
-    let lines: Vec<FeatureLine> = history.features.iter().map(|f| feature(&history, f, published, limit)).collect();
+fn features(history: &History, published: &Published, limit: usize, differences: &mut Vec<String>) -> Vec<FeatureLine> {
+    let lines: Vec<FeatureLine> = history.features.iter().map(|f| feature(history, f, published, limit)).collect();
     differences.extend(
         lines.iter().filter(|l| l.value != l.now).map(|l| format!("{}: the row says {}, its events give {}", l.column, l.value, l.now)),
     );
-    Ok(lines)
+    lines
 }
 
 fn feature(history: &History, feature: &Feature, published: &Published, limit: usize) -> FeatureLine {

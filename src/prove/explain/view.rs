@@ -159,7 +159,7 @@ pub struct Explanation {
     pub served: Vec<ServedLine>,
     /// Records of the basis that cannot be used now, the first few.
     pub unusable: Vec<Unusable>,
-    /// The features in the order of their columns.
+    /// The features in the order of their columns; none where the event is not delivered any more.
     pub features: Vec<FeatureLine>,
     /// The labels in the order of their columns.
     pub labels: Vec<LabelLine>,
