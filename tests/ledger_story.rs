@@ -295,7 +295,8 @@ fn supersession_links_both_ways_and_needs_a_target_that_exists() {
     let orphan = w.path("intents/orphan.json");
     w.ofs(&["run", orphan.to_str().unwrap(), "--supersedes", &nobody, "--reason", "x", "--json"]).refused(3, "SUPERSESSION_LINK_INVALID");
     assert_eq!(w.published(FLIGHTS_RUN), before, "a refused correction leaves nothing");
-    let corrected = w.ofs(&["run", second.to_str().unwrap(), "--supersedes", old, "--reason", "late labels", "--json"]).expect(0).json();
+    let at = first["dataset"]["manifest_ref"].as_str().unwrap();
+    let corrected = w.ofs(&["run", second.to_str().unwrap(), "--supersedes", at, "--reason", "late labels", "--json"]).expect(0).json();
     let new = corrected["dataset"]["manifest_id"].as_str().unwrap();
     assert_ne!(new, old);
     let key = corrected["run_key"].as_str().unwrap();
@@ -306,6 +307,30 @@ fn supersession_links_both_ways_and_needs_a_target_that_exists() {
     for (name, bytes) in &before {
         assert_eq!(&w.published(FLIGHTS_RUN)[name], bytes, "the old one stays as it was");
     }
+    // Whoever looks at either is told of the other.
+    let told = |document: &Value| (document["supersedes"].clone(), document["superseded_by"].clone());
+    let by = |document: &Value| document["superseded_by"][0]["manifest_id"].clone();
+    let shown = |run: &str| w.ofs(&["show", run, "--json"]).expect(0).json()["run"].clone();
+    assert_eq!(told(&shown("request.second")), (json!([old]), json!([])));
+    assert_eq!((by(&shown(TRAIN)), &shown(TRAIN)["superseded_by"][0]["reason"]), (json!(new), &json!("late labels")));
+    let runs = w.ofs(&["runs", "--json"]).expect(0).json();
+    assert!(runs["runs"].as_array().unwrap().iter().any(|r| r["request_id"] == TRAIN && by(r) == json!(new)), "{runs:#}");
+    let verified = |id: &str| w.ofs(&["verify", id, "--json"]).expect(0).json();
+    assert_eq!((by(&verified(old)), &verified(new)["supersedes"]), (json!(new), &json!([old])));
+    for args in [vec!["show", TRAIN], vec!["runs"], vec!["verify", old]] {
+        let text = w.ofs(&args).expect(0).out;
+        assert!(text.contains("SUPERSEDED") && text.contains(new) && text.contains("late labels"), "{args:?}: {text}");
+    }
+    let again = w.run("train").expect(0);
+    assert!(again.err.contains("SUPERSEDED") && again.err.contains(new), "{}", again.err);
+    // The correction is declared when its pins are proved and completed with its end, once each.
+    let types = w.event_types("request.second");
+    let at = |name: &str| types.iter().position(|t| t == name).unwrap();
+    assert!(at("BACKFILL_DECLARED") < at("BACKFILL_COMPLETED") && at("BACKFILL_COMPLETED") + 1 == at("RUN_DONE"), "{types:?}");
+    assert_eq!(types.iter().filter(|t| t.starts_with("BACKFILL_")).count(), 2);
+    let declared = &w.events("request.second")[at("BACKFILL_DECLARED")]["detail"];
+    assert_eq!((&declared["supersedes"], &declared["reason"]), (&json!([old]), &json!("late labels")));
+    chained(&w, "request.second");
 }
 
 #[test]

@@ -104,6 +104,17 @@ impl Context {
         }
     }
 
+    /// The ledger as a witness: one that cannot be used vouches for nothing, and is told of on stderr.
+    pub(crate) fn witness(&self) -> Option<Ledger> {
+        match self.reader() {
+            Ok(ledger) => ledger,
+            Err(Failure { message, .. }) => {
+                eprintln!("ofs: {}", crate::text::safe(&message));
+                None
+            }
+        }
+    }
+
     /// This process as the owner of a run.
     pub(crate) fn host(&self) -> Result<Host, Failure> {
         Ok(Host { ledger: Arc::new(self.ledger()?), clock: self.clock.clone(), owner: Owner::current(), signal: StopSignal::default() })

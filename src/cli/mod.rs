@@ -6,8 +6,10 @@ mod completions;
 mod config;
 mod context;
 mod demo;
+mod diff;
 mod doctor;
 mod events;
+mod explain;
 mod init;
 mod intent;
 mod operator;
@@ -66,7 +68,7 @@ Exit codes: 0 done, 1 internal error or the ledger cannot be written, 2 usage or
 enum Command {
     /// Make a new workspace with copies of another's inputs.
     Init(init::Args),
-    /// Check an intent without running it.
+    /// Check an intent without running it, or make one from what the workspace holds.
     #[command(subcommand)]
     Intent(intent::Args),
     /// Resolve the pins and say per partition whether the basis can be complete; writes nothing.
@@ -99,6 +101,10 @@ enum Command {
     Verify(verify::Args),
     /// Metrics, health, governance facts and reconciliation of the ledger's runs, kept in the store.
     Report(report::Args),
+    /// Where one row of a published data set comes from.
+    Explain(explain::Args),
+    /// Why two published data sets differ: identity first, rows second.
+    Diff(diff::Args),
     /// Play a fail-closed scenario on embedded real data; works in an empty directory.
     Demo(demo::Args),
     /// The closure gate: everything that is owed, shown in a scratch workspace, with one evidence file.
@@ -226,6 +232,8 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Verify(args) => verify::run(&context, &args),
         Command::Report(args) => report::run(&context, &args),
         Command::Closure(args) => closure::run(&context, &args),
+        Command::Explain(args) => explain::run(&context, &args),
+        Command::Diff(args) => diff::run(&context, &args),
         Command::Demo(args) => demo::run(&context, &args),
         Command::Config(args) => config::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),

@@ -11,6 +11,7 @@ use crate::ledger::LedgerError;
 use crate::pipeline::admit::Supersession;
 use crate::pipeline::gate::Env;
 use crate::pipeline::run::{self, GateView, Gatekeeper, Host, Request, RunResult};
+use crate::prove::supersession::superseded_by;
 use crate::text::{grouped, safe};
 
 /// Arguments of `ofs run`.
@@ -21,7 +22,7 @@ pub(super) struct RunArgs {
     /// Pause at each gate (needs a terminal).
     #[arg(long)]
     step: bool,
-    /// Published data sets that this one corrects, by manifest id.
+    /// Published data sets that this one corrects, by manifest id or ref.
     #[arg(long, value_name = "M", value_delimiter = ',', requires = "reason")]
     supersedes: Vec<String>,
     /// Why they are corrected.
@@ -170,7 +171,19 @@ fn execute(context: &Context, work: impl FnOnce(&Env, &Host) -> Result<RunResult
         hint: Some("the run is still on record; `ofs resume` goes on with it".into()),
     })??;
     print(context, &result);
+    warn_superseded(context, &result);
     Ok(result.exit)
+}
+
+/// A data set that was published before may have been corrected since: whoever asks for it again is told.
+fn warn_superseded(context: &Context, result: &RunResult) {
+    let id = result.text("/dataset/manifest_id");
+    let run = result.text("/dataset/manifest_ref").split('/').next().unwrap_or_default();
+    let (Ok(env), false) = (context.env(), id.is_empty()) else { return };
+    let ledger = context.reader().ok().flatten();
+    for correction in superseded_by(&env, ledger.as_ref(), run, id).unwrap_or_default() {
+        eprintln!("{}", super::verify::superseded(&correction));
+    }
 }
 
 #[cfg(unix)]

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Context, Failure, Outcome, document, say};
 use crate::ledger::{Ledger, LedgerError, OperatorRequest, RunFilter, RunRow, Status};
+use crate::prove::supersession::{Correction, superseded_by, supersedes};
 use crate::text::{clip, safe};
 use crate::time::span;
 
@@ -39,8 +40,18 @@ pub(super) fn stuck(context: &Context, row: &RunRow, workers: usize) -> Option<&
     )
 }
 
+/// Published data sets that correct the one that a run resolved to. The ledger's rows are shown even where
+/// the store cannot be asked, and then say nothing of it.
+pub(super) fn corrections(context: &Context, ledger: &Ledger, row: &RunRow) -> Vec<Correction> {
+    let (Some(run), Some(id)) = (&row.platform_run_id, row.manifest_id.as_ref().filter(|_| row.manifest_ref.is_some())) else {
+        return Vec::new();
+    };
+    let env = context.env().ok();
+    env.and_then(|env| superseded_by(&env, Some(ledger), run, id).ok()).unwrap_or_default()
+}
+
 /// A run as in `ofs.runs.v1`.
-pub(super) fn row_json(context: &Context, row: &RunRow, workers: usize) -> Value {
+pub(super) fn row_json(context: &Context, row: &RunRow, workers: usize, corrections: &[Correction]) -> Value {
     let stuck = stuck(context, row, workers);
     json!({
         "run_key": row.run_key, "request_id": row.request_id, "intent_kind": row.intent_kind, "status": row.status, "stuck": stuck.is_some(), "stuck_reason": stuck,
@@ -48,6 +59,7 @@ pub(super) fn row_json(context: &Context, row: &RunRow, workers: usize) -> Value
         "lease_expires_utc": row.lease_expires, "updated_at_utc": row.updated, "manifest_id": row.manifest_id, "end_class": row.end_class,
         "next": stuck.map(|stuck| next(row, stuck)), "retries_granted": row.retries_granted,
         "operator_request": row.operator_request.as_ref().map(OperatorRequest::to_json),
+        "supersedes": supersedes(row), "superseded_by": corrections.iter().map(Correction::to_json).collect::<Vec<_>>(),
     })
 }
 
@@ -71,13 +83,15 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
             Failure::usage(format!("unknown status {name}")).hint(format!("one of {}", known.join(", ")))
         })?),
     };
-    let (rows, workers) = match context.reader()? {
+    let ledger = context.reader()?;
+    let (rows, workers) = match &ledger {
         None => (Vec::new(), 0),
-        Some(ledger) => (ledger.runs(&RunFilter { status, ..RunFilter::default() })?, workers(context, &ledger)?),
+        Some(ledger) => (ledger.runs(&RunFilter { status, ..RunFilter::default() })?, workers(context, ledger)?),
     };
     let rows: Vec<RunRow> = rows.into_iter().filter(|r| !args.stuck || stuck(context, r, workers).is_some()).collect();
+    let corrections = |row: &RunRow| ledger.as_ref().map(|ledger| corrections(context, ledger, row)).unwrap_or_default();
     if context.json {
-        let runs: Vec<Value> = rows.iter().map(|r| row_json(context, r, workers)).collect();
+        let runs: Vec<Value> = rows.iter().map(|r| row_json(context, r, workers, &corrections(r))).collect();
         document(&json!({"schema_version": "ofs.runs.v1", "workers_alive": workers, "runs": runs}));
         return Ok(0);
     }
@@ -101,6 +115,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
             safe(row.request_id.as_deref().unwrap_or("-")),
             safe(&what)
         ));
+        for correction in corrections(row) {
+            say(format!("          {}", super::verify::superseded(&correction)));
+        }
         if let Some(stuck) = stuck.filter(|_| args.stuck) {
             say(format!("          next: {}", next(row, stuck)));
         }

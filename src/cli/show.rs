@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::runs::{next, row_json, stuck, workers};
+use super::runs::{corrections, next, row_json, stuck, workers};
 use super::{Context, Outcome, document, say};
 use crate::ledger::{EventRow, Ledger, LedgerError, RefRow, RunRow, Status};
 use crate::pipeline::Phase;
+use crate::prove::supersession::{reason, supersedes};
 use crate::text::safe;
 use crate::time::span;
 
@@ -22,10 +23,11 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     let gates = gates(&ledger, &row)?;
     let workers = workers(context, &ledger)?;
     let refs = ledger.ref_rows(Some(&row.run_key))?;
+    let corrections = corrections(context, &ledger, &row);
     if context.json {
         let refs: Vec<Value> = refs.iter().map(RefRow::to_json).collect();
         document(
-            &json!({"schema_version": "ofs.run.v1", "run": row_json(context, &row, workers), "intent": row.intent, "gates": gates, "actions": row.actions(), "refs": refs}),
+            &json!({"schema_version": "ofs.run.v1", "run": row_json(context, &row, workers, &corrections), "intent": row.intent, "gates": gates, "actions": row.actions(), "refs": refs}),
         );
         return Ok(0);
     }
@@ -55,6 +57,13 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     }
     if let Some(manifest) = &row.manifest_ref {
         say(format!("manifest {manifest}"));
+    }
+    let superseded = supersedes(&row);
+    if !superseded.is_empty() {
+        say(format!("corrects {}: {}", superseded.join(", "), safe(&reason(&row).unwrap_or_default())));
+    }
+    for correction in &corrections {
+        say(super::verify::superseded(correction));
     }
     for gate in &gates {
         let text = |key: &str| gate.get(key).and_then(Value::as_str).unwrap_or("-");

@@ -1,6 +1,7 @@
 //! `ofs verify M`: whether a published data set is what it was proved to be.
 
-use super::{Context, Failure, Outcome, document, say};
+use super::{Context, Outcome, document, say};
+use crate::prove::supersession::Correction;
 use crate::prove::{find_manifest, verify};
 use crate::text::{grouped, safe};
 
@@ -10,20 +11,17 @@ pub(super) struct Args {
     /// Manifest ref, or the id of a data set (`dm_…`).
     #[arg(value_name = "M")]
     manifest: String,
+    /// Also rebuild it in scratch space from the inputs as they are now, and compare rows and files.
+    #[arg(long)]
+    reprove: bool,
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     let env = context.env()?;
-    let ledger = match context.reader() {
-        Ok(ledger) => ledger,
-        // A ledger that cannot be used vouches for nothing; the data set can still be looked at.
-        Err(Failure { message, .. }) => {
-            eprintln!("ofs: {}", safe(&message));
-            None
-        }
-    };
+    let ledger = context.witness();
     let manifest = find_manifest(&env, ledger.as_ref(), &args.manifest)?;
-    let report = verify::verify(&env, ledger.as_ref(), &manifest)?;
+    let check = if args.reprove { verify::reprove } else { verify::verify };
+    let report = check(&env, ledger.as_ref(), &manifest)?;
     if context.json {
         document(&report.to_json());
     } else {
@@ -42,9 +40,26 @@ fn print(report: &verify::Report) {
     } else {
         "UNANCHORED  nothing outside the store vouches for this data set"
     });
+    match report.rebuilt {
+        Some(true) => say("rebuilt   from the inputs as they are now, and compared"),
+        Some(false) => say("NOT REBUILT  what does not hold stands in the way"),
+        None => {}
+    }
+    if !report.supersedes.is_empty() {
+        say(format!("supersedes  {}", safe(&report.supersedes.join(", "))));
+    }
+    for correction in &report.superseded_by {
+        say(superseded(correction));
+    }
     for problem in &report.problems {
         say(format!("{}  {}", problem.kind.as_str(), safe(&problem.place)));
         say(format!("    expected  {}", safe(&problem.expected)));
         say(format!("    found     {}", safe(&problem.found)));
     }
+}
+
+/// A correction of what is being looked at, in one line.
+pub(super) fn superseded(correction: &Correction) -> String {
+    let reason = correction.reason.as_deref().map(|reason| format!(": {}", safe(reason))).unwrap_or_default();
+    format!("SUPERSEDED  by {}{reason}", safe(&correction.manifest_id))
 }

@@ -253,6 +253,22 @@ impl Intent {
     }
 }
 
+/// The intent that an identity stands for, as far as an identity tells: request id and run facts are no
+/// part of it. Nothing where the payload is no identity.
+pub fn of_identity(identity: &Value) -> Option<Intent> {
+    let of = |key: &str| identity.get(key).cloned().unwrap_or(Value::Null);
+    let set = of("feature_definition_set");
+    let value = json!({
+        "schema_version": SCHEMA_VERSION, "request_id": "of.an.identity", "run_facts_ref": "of/an/identity",
+        "intent_kind": of("intent_kind"), "platform_run_id": of("platform_run_id"), "scenario_run_ids": of("scenario_run_ids"),
+        "replay_basis": of("replay_basis"), "label_basis": of("label_basis"), "join_scope": of("join_scope"), "filters": of("filters"),
+        "feature_definition_set": {"feature_set_id": set.get("feature_set_id"), "feature_set_version": set.get("feature_set_version")},
+        "policy_revision": of("policy_revision"), "config_revision": of("config_revision"), "ofs_code_release_id": of("ofs_code_release_id"),
+        "non_training_allowed": !of("training").as_bool()?,
+    });
+    parse(value.to_string().as_bytes()).ok()
+}
+
 /// What could be read of an intent that was refused: enough for its ledger record.
 #[derive(Debug, Clone)]
 pub struct Refused {
@@ -762,6 +778,19 @@ pub(crate) mod tests {
             "filters": {"label_types": ["fraud_disposition"], "country": ["US"]},
             "run_facts_ref": "platform_20260210T122800Z/facts.json", "policy_revision": "p0", "config_revision": "c0", "ofs_code_release_id": "git:1"
         })
+    }
+
+    #[test]
+    fn an_identity_gives_back_the_intent_that_it_was_taken_of() {
+        let mut sample = sample();
+        sample["filters"]["label_coverage_policy"] = json!({"max_conflict_ratio": crate::json::number("0.10")});
+        let intent = parse(sample.to_string().as_bytes()).unwrap();
+        let definitions = crate::identity::DefinitionDigests { group: "g".into(), vocabulary: "v".into() };
+        let identity = crate::identity::identity_payload(&intent, &definitions, &[]);
+        let again = of_identity(&identity).unwrap();
+        assert_eq!(crate::identity::identity_payload(&again, &definitions, &[]), identity);
+        assert_eq!((&again.label_types, &again.row_filters, &again.coverage), (&intent.label_types, &intent.row_filters, &intent.coverage));
+        assert_eq!(of_identity(&json!({})), None);
     }
 
     fn refused(change: impl FnOnce(&mut Value)) -> (ReasonCode, String) {

@@ -518,6 +518,36 @@ impl Group {
         value
     }
 
+    /// The definition from its normal form, as the evidence of a data set holds it; nothing where it is none.
+    pub fn from_json(value: &Value) -> Option<Self> {
+        let text = |v: &Value, key: &str| v.get(key).and_then(Value::as_str).map(str::to_owned);
+        let list = |key: &str| value.get(key).and_then(Value::as_array);
+        let window = |w: &Value| {
+            Some(Window { name: text(w, "window")?, duration_us: w.get("duration_us")?.as_i64()?, ttl_us: w.get("ttl_us")?.as_i64()? })
+        };
+        let feature = |f: &Value| {
+            let input = match (text(f, "field"), text(f, "type")) {
+                (Some(field), Some(name)) => Some((field, FieldType::parse(&name)?)),
+                (None, None) => None,
+                _ => return None,
+            };
+            let conditions = f.get("where")?.as_object()?.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+            Some(Feature { name: text(f, "name")?, agg: Agg::parse(&text(f, "agg")?)?, input, conditions })
+        };
+        let group = Group {
+            name: text(value, "name")?,
+            version: text(value, "version")?,
+            key_precedence: list("key_precedence")?.iter().map(|k| k.as_str().map(str::to_owned)).collect::<Option<_>>()?,
+            windows: list("windows")?.iter().map(window).collect::<Option<_>>()?,
+            features: list("features")?.iter().map(feature).collect::<Option<_>>()?,
+            availability: match value.get("availability").and_then(Value::as_str) {
+                Some(name) if name == Availability::Arrival.as_str() => Availability::Arrival,
+                _ => Availability::EventTime,
+            },
+        };
+        (group.to_json() == *value).then_some(group)
+    }
+
     /// BLAKE3 of the normal form under its recipe.
     pub fn digest(&self) -> String {
         crate::identity::recipe_digest("ofs.feature_group.v1", &self.to_json())

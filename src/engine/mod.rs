@@ -1,5 +1,6 @@
 //! Arrow kernels and what they need: no domain policy here, and no I/O but spilling.
 
+pub mod cell;
 pub mod dataset_file;
 pub mod digest;
 pub mod exact;

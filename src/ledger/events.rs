@@ -8,6 +8,7 @@ use super::row::{signed, unsigned};
 use super::{Lease, Ledger, LedgerError, Result, RunRow, Status, decode, encode};
 use crate::contract::ReasonCode;
 use crate::identity::digest;
+use crate::json::canonical;
 use crate::time::Instant;
 
 /// One event of a run.
@@ -60,6 +61,16 @@ impl EventRow {
             prev_hash: row.get("prev_hash")?,
             hash: row.get("hash")?,
         })
+    }
+
+    /// As [`EventRow::from_sql`], and only where the particulars stand in the very bytes that were written:
+    /// the hash is taken of what they say, and another spelling of it is a change, too.
+    fn as_written(row: &Row<'_>) -> Result<Self> {
+        let event = Self::from_sql(row)?;
+        if canonical(&event.detail) != row.get::<_, String>("detail_json")? {
+            return Err(LedgerError::Corrupt("its particulars are not in the form in which they were written".into()));
+        }
+        Ok(event)
     }
 
     fn insert(&self, conn: &Connection) -> Result<()> {
@@ -232,7 +243,7 @@ impl Ledger {
             let run = RunRow::load(tx, run_key, self.clock.now())?.ok_or_else(|| LedgerError::NotFound(run_key.to_owned()))?;
             let mut query = tx.prepare_cached("SELECT * FROM run_events WHERE run_key = ?1 ORDER BY seq")?;
             let events =
-                query.query_and_then([run_key], |row| Ok::<_, LedgerError>((row.get::<_, i64>("seq")?, EventRow::from_sql(row))))?;
+                query.query_and_then([run_key], |row| Ok::<_, LedgerError>((row.get::<_, i64>("seq")?, EventRow::as_written(row))))?;
             chain_problems(&run, events)
         })
     }
@@ -357,6 +368,8 @@ mod tests {
             ("UPDATE run_events SET reason_code = NULL WHERE seq = 6", "event 6 is not what its hash"),
             ("UPDATE run_events SET detail_json = '{\"n\":1.5}' WHERE seq = 4", "event 4 is not what its hash"),
             ("UPDATE run_events SET detail_json = '{' WHERE seq = 4", "event 4 cannot be read"),
+            ("UPDATE run_events SET detail_json = replace(detail_json, ':', ': ') WHERE seq = 4", "event 4 cannot be read"),
+            ("UPDATE run_events SET detail_json = replace(detail_json, 'é', '\\u00e9') WHERE seq = 4", "event 4 cannot be read"),
             ("UPDATE run_events SET prev_hash = '' WHERE seq = 3", "event 3 does not continue"),
             ("UPDATE run_events SET hash = 'x' WHERE seq = 3", "event 4 does not continue"),
             ("DELETE FROM run_events WHERE seq = 3", "event 3 is missing"),

@@ -42,7 +42,7 @@ pub use refs::RefRow;
 pub use retry::Retry;
 pub use row::RunRow;
 pub use submit::{NewRun, Submitted};
-pub use transition::{End, RUN_DONE, RUN_DONE_LATE};
+pub use transition::{BACKFILL_COMPLETED, BACKFILL_DECLARED, End, RUN_DONE, RUN_DONE_LATE};
 pub use watch::{Access, Watch};
 
 use crate::contract::ReasonCode;

@@ -9,6 +9,10 @@ use crate::contract::ReasonCode;
 pub const RUN_DONE: &str = "RUN_DONE";
 /// The event of a run whose manifest turned up after its commit had been given up as pending.
 pub const RUN_DONE_LATE: &str = "RUN_DONE_LATE";
+/// A run that corrects published data sets has resolved which: its pins are proved, nothing is built yet.
+pub const BACKFILL_DECLARED: &str = "BACKFILL_DECLARED";
+/// A run that corrects published data sets is done.
+pub const BACKFILL_COMPLETED: &str = "BACKFILL_COMPLETED";
 
 /// How an owner ends its work on a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -249,6 +253,11 @@ impl Ledger {
             let (event, detail) = end.apply(&mut c.row);
             (c.row.owner, c.row.lease_expires, c.row.paused_since) = (None, None, None);
             c.row.completed = matches!(c.row.status, Status::Done | Status::Failed | Status::Cancelled).then_some(c.now);
+            if let Some(superseded) = detail.get("supersedes").and_then(Value::as_array).filter(|list| !list.is_empty()) {
+                // In the same write as the end: a correction is complete exactly when its run is done (O121).
+                let completed = json!({"manifest_id": c.row.manifest_id, "supersedes": superseded});
+                c.event(BACKFILL_COMPLETED, None, completed)?;
+            }
             c.event(event, end.reason(), detail)?;
             Ok(c.row.clone())
         })

@@ -7,6 +7,7 @@
 mod again;
 mod intake;
 mod shard;
+pub mod story;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -10,6 +10,7 @@ pub mod forensic;
 pub mod gate;
 pub mod kept;
 pub mod label;
+pub mod lineage;
 pub(crate) mod parallel;
 pub mod parity;
 pub mod pin;

@@ -256,7 +256,11 @@ fn check_ownership(env: &Env) -> Result<String, Refusal> {
     }
 }
 
-fn feature_authority(env: &Env) -> Result<(profile::Profile, String), Refusal> {
+/// The feature authority as the file holds it now, and the digest of the file.
+///
+/// # Errors
+/// A refusal of gate 3.
+pub fn feature_authority(env: &Env) -> Result<(profile::Profile, String), Refusal> {
     let given = env.config.text("paths", "features");
     let unresolved = |message: String| refuse(ReasonCode::FeatureProfileUnresolved, format!("{given}: {message}"));
     let path = env

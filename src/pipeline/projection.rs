@@ -189,7 +189,7 @@ impl Projection {
     }
 
     /// The key: the first field of the precedence that holds one, as text.
-    fn key<'a>(&self, payload: Option<Item<'a>>) -> Option<std::borrow::Cow<'a, str>> {
+    pub fn key<'a>(&self, payload: Option<Item<'a>>) -> Option<std::borrow::Cow<'a, str>> {
         let payload = payload?;
         self.key_precedence.iter().find_map(|name| {
             let item = payload.get(name)?;
@@ -197,7 +197,8 @@ impl Projection {
         })
     }
 
-    fn drop_code(&self, payload: Option<Item<'_>>) -> i32 {
+    /// Which filter drops an event, counted from 1, or [`KEPT`].
+    pub fn drop_code(&self, payload: Option<Item<'_>>) -> i32 {
         let failing = self.filters.iter().position(|filter| {
             let value = payload.and_then(|p| p.get(&filter.field));
             !filter.any_of.iter().any(|wanted| equals(value, wanted))

@@ -68,7 +68,7 @@ pub fn publish(drafted: &Drafted, env: &Env, journal: &CommitJournal<'_>) -> Res
     let evidence = evidence_of(drafted, Some(env))?;
     let index = index_of(drafted, &evidence);
     let index_bytes = document(&index);
-    supersession(pinned, env)?;
+    place_supersession(pinned, env)?;
     env.check(PHASE)?;
     let manifest_ref = pinned.manifest_ref();
     journal(&manifest_ref)?;
@@ -182,30 +182,38 @@ fn index_of(drafted: &Drafted, evidence: &Map<String, Value>) -> Value {
 
 /// Links to what is superseded, before the commit so that a refused one leaves no manifest (pitfall 33),
 /// and from each old manifest to the new one, so that the old can be asked what superseded it (O123).
-fn supersession(pinned: &Pinned, env: &Env) -> Result<(), Refusal> {
-    let superseded = pinned.admitted().superseded();
-    if superseded.is_empty() {
-        return Ok(());
+fn place_supersession(pinned: &Pinned, env: &Env) -> Result<(), Refusal> {
+    let Some((at, link)) = supersession_link(pinned) else { return Ok(()) };
+    place(env, &at, &link, ReasonCode::SupersessionLinkImmutabilityViolation)?;
+    let (run, new) = (&pinned.intent().platform_run_id, &pinned.id().manifest_id);
+    for old in pinned.admitted().superseded() {
+        let (at, back) = superseded_by(run, old, new);
+        place(env, &at, &back, ReasonCode::SupersessionLinkImmutabilityViolation)?;
     }
+    Ok(())
+}
+
+/// Where the run's own link to what it supersedes lies, and its bytes; nothing for a build that corrects nothing.
+fn supersession_link(pinned: &Pinned) -> Option<(Ref, Vec<u8>)> {
+    let superseded = pinned.admitted().superseded();
     let link = json!({
         "schema_version": "learning.ofs_dataset_supersession.v1", "run_key": pinned.admitted().run_key(), "platform_run_id": pinned.intent().platform_run_id,
         "dataset_manifest_id": pinned.id().manifest_id, "supersedes": superseded, "correction_stamp": crate::identity::correction_stamp(superseded),
         "reason": pinned.admitted().supersede_reason(),
     });
-    place(env, &pinned.receipt_ref("supersession"), &document(&link), ReasonCode::SupersessionLinkImmutabilityViolation)?;
-    for old in superseded {
-        let back = json!({"schema_version": "learning.ofs_dataset_superseded_by.v1", "dataset_manifest_id": old, "superseded_by": pinned.id().manifest_id});
-        let at = Ref::of(&[
-            &pinned.intent().platform_run_id,
-            "ofs",
-            "supersession",
-            "by_manifest",
-            old,
-            &format!("{}.json", pinned.id().manifest_id),
-        ]);
-        place(env, &at, &document(&back), ReasonCode::SupersessionLinkImmutabilityViolation)?;
-    }
-    Ok(())
+    (!superseded.is_empty()).then(|| (pinned.receipt_ref("supersession"), document(&link)))
+}
+
+/// Below which folder the links from a superseded data set to its corrections lie.
+pub fn superseded_folder(run: &str, old: &str) -> Ref {
+    Ref::of(&[run, "ofs", "supersession", "by_manifest", old])
+}
+
+/// The link from a superseded data set to one of its corrections: where it lies, and its bytes, which
+/// follow from the two names alone.
+pub fn superseded_by(run: &str, old: &str, new: &str) -> (Ref, Vec<u8>) {
+    let back = json!({"schema_version": "learning.ofs_dataset_superseded_by.v1", "dataset_manifest_id": old, "superseded_by": new});
+    (superseded_folder(run, old).join(&format!("{new}.json")), document(&back))
 }
 
 /// What a commit came to.
@@ -260,18 +268,22 @@ fn receipt(pinned: &Pinned, env: &Env, index: Value, index_bytes: &[u8]) -> Resu
 /// `DATASET_ARTIFACT_IMMUTABILITY_VIOLATION` where a file is there that is not what the index names.
 pub fn adopt(pinned: &Pinned, env: &Env, found: Found) -> Result<Published, Refusal> {
     standing::check_whole(pinned, env, &found.index)?;
+    // Whoever published it had reasons of its own for the correction; this run's link says this run's.
+    place_supersession(pinned, env)?;
     write_receipt(pinned, env, found.index, found.manifest_blake3, found.index_blake3)
 }
 
 fn write_receipt(pinned: &Pinned, env: &Env, index: Value, manifest_blake3: String, index_blake3: String) -> Result<Published, Refusal> {
     let manifest_ref = pinned.manifest_ref();
     let copy = |key: &str| index.get(key).cloned().unwrap_or(Value::Null);
+    let link =
+        supersession_link(pinned).map(|(at, bytes)| json!({"ref": at.as_str(), "blake3": blake3::hash(&bytes).to_hex().to_string()}));
     let receipt = json!({
         "schema_version": "learning.ofs_manifest_publication_receipt.v1", "run_key": pinned.admitted().run_key(), "request_id": pinned.intent().request_id,
         "platform_run_id": pinned.intent().platform_run_id, "dataset_manifest_id": pinned.id().manifest_id, "dataset_fingerprint": pinned.id().fingerprint,
         "training_intent": pinned.intent().training(), "manifest": {"ref": manifest_ref.as_str(), "blake3": manifest_blake3},
         "index": {"ref": pinned.dataset_ref().join("index.json").as_str(), "blake3": index_blake3},
-        "rows": copy("rows"), "rows_digest": copy("rows_digest"), "supersedes": pinned.admitted().superseded(),
+        "rows": copy("rows"), "rows_digest": copy("rows_digest"), "supersedes": pinned.admitted().superseded(), "supersession": link,
         "policy": {"claimed": {"policy_revision": pinned.intent().policy_revision, "config_revision": pinned.intent().config_revision, "ofs_code_release_id": pinned.intent().code_release}},
     });
     let at = pinned.receipt_ref("publication_receipts");

@@ -26,6 +26,7 @@ use crate::engine::scratch::{Budget, Scratch};
 use crate::engine::sorter::Sorter;
 use crate::engine::spool::Spool;
 use crate::source::{Bounds, Chunk, Decoder, Delivery, EventLog, Fault, ReadScope, Source};
+use crate::store::Ref;
 
 const PHASE: Phase = Phase::Replay;
 /// Faults that are kept for evidence, lowest offsets first; the total is kept besides.
@@ -213,14 +214,15 @@ pub fn examine(pinned: Pinned, env: &Env, logs: &[Box<dyn EventLog>]) -> Result<
     let proofs = prove_lanes(env, &inputs)?;
     let verdict = judge(&inputs, &proofs, &totals);
     let proof = if verdict.is_ok() { proof_of(&pinned, &proofs) } else { Value::Null };
-    let anomalies_ref = pinned.receipt_ref("replay_anomalies");
-    let anomalies = anomalies_of(&inputs, &proofs, &totals);
     let mut observation = observation_of(&inputs, &proofs, &totals);
-    if let Some(map) = observation.as_object_mut() {
-        map.insert("anomalies_ref".into(), json!(anomalies_ref.as_str()));
-    }
+    // A refused gate leaves no receipt; a report that goes on without proof has to leave this one.
     if verdict.is_ok() || !pinned.publishes() {
-        keep_receipt(env.store.as_ref(), &anomalies_ref, &anomalies, &[], ReasonCode::CompletenessReceiptImmutabilityViolation, PHASE)?;
+        let anomalies_ref = pinned.receipt_ref("replay_anomalies");
+        let stands = keep_anomalies(env, &anomalies_ref, &anomalies_of(&inputs, &proofs, &totals))?;
+        if let Some(map) = observation.as_object_mut() {
+            map.insert("anomalies_ref".into(), json!(anomalies_ref.as_str()));
+            map.insert("anomalies_blake3".into(), json!(stands));
+        }
     }
     let replayed = Replayed {
         lanes: inputs.into_iter().map(|i| i.lane).collect(),
@@ -240,13 +242,19 @@ pub fn examine(pinned: Pinned, env: &Env, logs: &[Box<dyn EventLog>]) -> Result<
             Ok(Examined::Complete(Box::new(replayed)))
         }
         Err(refusal) => {
-            // A refused gate leaves no receipt; a report that goes on without proof has to leave this one.
             if !replayed.pinned.publishes() {
                 replayed.write_receipts(env, "INCOMPLETE")?;
             }
             Ok(Examined::Incomplete(Box::new(Incomplete { delivered: replayed, refusal })))
         }
     }
+}
+
+/// Keeps the anomalies; the digest of what stands. An earlier attempt's stand, so the receipt vouches for what
+/// is there, not for what was made now.
+fn keep_anomalies(env: &Env, at: &Ref, anomalies: &Value) -> Result<String, Refusal> {
+    keep_receipt(env.store.as_ref(), at, anomalies, &[], ReasonCode::CompletenessReceiptImmutabilityViolation, PHASE)?;
+    Ok(crate::store::digest(env.store.as_ref(), at).map_err(|e| Refusal::of_store(PHASE, &e))?.0)
 }
 
 fn engine(error: EngineError) -> Refusal {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 
 pub(crate) use audit::on_record;
-pub(in crate::pipeline) use corridor::event_logs;
+pub(crate) use corridor::event_logs;
 pub use outcome::RunResult;
 
 use self::corridor::Attempt;
@@ -222,6 +222,15 @@ fn republish(row: &RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> R
     }
 }
 
+/// Rebuilds a data set as far as its draft, in an environment whose store is scratch space: every gate is
+/// walked, nothing is published, and no ledger is touched.
+///
+/// # Errors
+/// The refusal of a gate.
+pub fn rebuild(pinned: pin::Pinned, env: &Env) -> Result<super::feature::Drafted, Refusal> {
+    corridor::rebuild(pinned, env)
+}
+
 /// Admits a request, or puts its refusal on record.
 ///
 /// # Errors
@@ -337,11 +346,15 @@ fn settle(admitted: Admitted, row: &RunRow, env: &Env, host: &Host) -> Result<Ru
 }
 
 /// Ends an attempt as done.
-fn done(published: &super::publish::Published, result: &RunResult, late: bool) -> End {
+fn done(published: &super::publish::Published, superseded: &[String], result: &RunResult, late: bool) -> End {
+    let mut detail = json!({"manifest_ref": published.manifest_ref.as_str(), "receipt_ref": published.receipt_ref.as_str(), "receipt_blake3": published.receipt_blake3, "outcome": result.document.get("outcome")});
+    if let (false, Some(map)) = (superseded.is_empty(), detail.as_object_mut()) {
+        map.insert("supersedes".into(), json!(superseded));
+    }
     End::Done {
         manifest_ref: Some(published.manifest_ref.to_string()),
         result: result.document.clone(),
         event: if late { RUN_DONE_LATE } else { crate::ledger::RUN_DONE },
-        detail: json!({"manifest_ref": published.manifest_ref.as_str(), "receipt_ref": published.receipt_ref.as_str(), "receipt_blake3": published.receipt_blake3, "outcome": result.document.get("outcome")}),
+        detail,
     }
 }

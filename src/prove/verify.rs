@@ -9,6 +9,7 @@ mod anchor;
 mod evidence;
 mod manifest;
 mod rows;
+mod supersession;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use std::fmt::Display;
 
 use serde_json::{Value, json};
 
+use super::supersession::Correction;
 use super::{MANIFEST_FOLDERS, not_found};
 use crate::contract::path_safe;
 use crate::identity;
@@ -72,6 +74,14 @@ pub enum Kind {
     Chain,
     /// No record outside the store vouches for the data set.
     Unanchored,
+    /// A rebuild is refused at the pins, or resolves to another identity: profile, run facts or world
+    /// are not those that it was built from.
+    PinsDrift,
+    /// A rebuild is delivered other records.
+    ReplayDrift,
+    /// A rebuild meets other labels: an assertion was added under an observed time before the cut-off,
+    /// changed or removed.
+    LabelStateDrift,
 }
 
 impl Kind {
@@ -98,6 +108,9 @@ impl Kind {
             Kind::Ledger => "LEDGER",
             Kind::Chain => "CHAIN",
             Kind::Unanchored => "UNANCHORED",
+            Kind::PinsDrift => "PINS_DRIFT",
+            Kind::ReplayDrift => "REPLAY_DRIFT",
+            Kind::LabelStateDrift => "LABEL_STATE_DRIFT",
         }
     }
 }
@@ -126,8 +139,15 @@ pub struct Report {
     pub rows: u64,
     /// Whether the ledger vouches for manifest and index.
     pub anchored: bool,
+    /// What it supersedes, as its index says.
+    pub supersedes: Vec<String>,
+    /// Published data sets that correct it.
+    pub superseded_by: Vec<Correction>,
     /// How many things were checked; a row counts once.
     pub checked: u64,
+    /// Whether it was rebuilt in scratch space and compared, where that was asked for; `false` where a
+    /// rebuild could not be made, which is a problem, too.
+    pub rebuilt: Option<bool>,
     /// Everything that does not hold.
     pub problems: Vec<Problem>,
 }
@@ -147,7 +167,8 @@ impl Report {
             .collect();
         json!({
             "schema_version": "ofs.verify.v1", "manifest_id": self.manifest_id, "manifest_ref": self.manifest_ref, "ok": self.ok(), "anchored": self.anchored,
-            "rows": self.rows, "checked": self.checked, "problems": problems,
+            "rows": self.rows, "supersedes": self.supersedes, "superseded_by": self.superseded_by.iter().map(Correction::to_json).collect::<Vec<_>>(),
+            "rebuilt": self.rebuilt, "checked": self.checked, "problems": problems,
         })
     }
 }
@@ -242,14 +263,14 @@ impl Stored {
 }
 
 /// What a manifest's ref says by itself.
-struct Place {
-    run: String,
-    id: String,
+pub(super) struct Place {
+    pub(super) run: String,
+    pub(super) id: String,
     training: bool,
 }
 
 impl Place {
-    fn of(manifest: &Ref) -> Option<Self> {
+    pub(super) fn of(manifest: &Ref) -> Option<Self> {
         let parts: Vec<&str> = manifest.as_str().split('/').collect();
         let [run, "ofs", folder, name] = parts.as_slice() else { return None };
         let id = name.strip_suffix(".json").filter(|id| path_safe(id))?;
@@ -257,7 +278,7 @@ impl Place {
         Some(Place { run: (*run).to_owned(), id: id.to_owned(), training })
     }
 
-    fn folder(&self) -> Ref {
+    pub(super) fn folder(&self) -> Ref {
         Ref::of(&[&self.run, "ofs", "datasets", &self.id])
     }
 
@@ -290,7 +311,7 @@ pub fn verify(env: &Env, ledger: Option<&Ledger>, manifest: &Ref) -> Result<Repo
         Err(e) => findings.store(&other, &e),
     }
     let index = Stored::read(env, place.folder().join("index.json"), &mut findings);
-    let mut rows = 0;
+    let (mut rows, mut supersedes, mut superseded_by) = (0, Vec::new(), Vec::new());
     if let Some(index) = &index {
         manifest::check_identity(&place, &stored, index, &mut findings);
         let proofs = evidence::check(env, &place, index, &mut findings);
@@ -298,7 +319,9 @@ pub fn verify(env: &Env, ledger: Option<&Ledger>, manifest: &Ref) -> Result<Repo
         evidence::check_rows(index, &proofs, &outcome, &mut findings);
         rows = outcome.rows;
         check_folder(env, &place, index, &mut findings);
-        anchor::check_proofs(env, ledger, &place, &proofs, &mut findings);
+        anchor::check_receipts(env, ledger, &place, &proofs, &mut findings);
+        supersedes = texts(index.get("/supersedes"));
+        superseded_by = supersession::check(env, ledger, &place, index, &mut findings);
     }
     let anchored = anchor::check(env, ledger, &place, &stored, index.as_ref(), &mut findings);
     Ok(Report {
@@ -306,9 +329,33 @@ pub fn verify(env: &Env, ledger: Option<&Ledger>, manifest: &Ref) -> Result<Repo
         manifest_id: place.id,
         rows,
         anchored,
+        supersedes,
+        superseded_by,
+        rebuilt: None,
         checked: findings.checked,
         problems: findings.problems,
     })
+}
+
+/// As [`verify`], and rebuilds the data set in scratch space from the inputs as they are now: proofs, rows
+/// and files must come out as they were published. A data set that does not even hold by itself is not
+/// rebuilt: there is nothing to compare with.
+///
+/// # Errors
+/// Also what keeps a rebuild from being made: the environment's.
+pub fn reprove(env: &Env, ledger: Option<&Ledger>, manifest: &Ref) -> Result<Report, Refusal> {
+    let mut report = verify(env, ledger, manifest)?;
+    let unreadable = report.problems.iter().any(|p| p.kind != Kind::Unanchored);
+    if unreadable {
+        report.rebuilt = Some(false);
+    } else {
+        super::reprove::check(env, ledger, manifest, &mut report)?;
+    }
+    Ok(report)
+}
+
+fn texts(list: Option<&Value>) -> Vec<String> {
+    list.and_then(Value::as_array).into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect()
 }
 
 /// Nothing lies in the data set that its index does not name.

@@ -5,6 +5,7 @@
 
 mod corridor;
 mod local;
+mod overlay;
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -12,6 +13,7 @@ use std::io::{Read, Write};
 pub use corridor::{AuditSink, Corridor, RefType, Resolution, Unrecorded};
 pub use local::LocalStore;
 pub(crate) use local::{contained, temporary};
+pub use overlay::Overlay;
 
 use crate::contract::ReasonCode;
 

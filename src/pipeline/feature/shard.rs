@@ -31,7 +31,7 @@ pub(in crate::pipeline) struct Events {
     pub(in crate::pipeline) event_id: StringArray,
     pub(in crate::pipeline) key: StringArray,
     drop: Int32Array,
-    mask: Int64Array,
+    pub(in crate::pipeline) mask: Int64Array,
 }
 
 fn internal() -> EngineError {
@@ -56,13 +56,13 @@ impl Events {
 }
 
 /// Rows by key in canonical order, each event once.
-struct Ordered {
-    rows: Vec<u32>,
-    groups: Vec<Range<usize>>,
-    ts: Vec<i64>,
+pub(in crate::pipeline) struct Ordered {
+    pub(in crate::pipeline) rows: Vec<u32>,
+    pub(in crate::pipeline) groups: Vec<Range<usize>>,
+    pub(in crate::pipeline) ts: Vec<i64>,
 }
 
-fn order(events: &Events) -> Ordered {
+pub(in crate::pipeline) fn order(events: &Events) -> Ordered {
     let mut ids: HashMap<&str, u32> = HashMap::new();
     let mut keyed: Vec<(u32, i64, i32, Offset, u32)> = Vec::with_capacity(events.ts.len());
     for row in 0..events.ts.len() {
@@ -102,7 +102,7 @@ fn push_instant(events: &Events, instant: &[(u32, i64, i32, Offset, u32)], rows:
 }
 
 /// The order in which the rows of a shard arrived, where the group asks for it.
-fn arrivals(group: &Group, events: &Events, ordered: &Ordered) -> Result<Option<Arrivals>, EngineError> {
+pub(in crate::pipeline) fn arrivals(group: &Group, events: &Events, ordered: &Ordered) -> Result<Option<Arrivals>, EngineError> {
     if group.availability == Availability::EventTime {
         return Ok(None);
     }

@@ -11,7 +11,7 @@ use super::walk::{Facts, Keeper, Reached, Story, Untold, draft};
 use super::{GateView, Gatekeeper, Host, done};
 use crate::contract::ReasonCode;
 use crate::contract::intent::IntentKind;
-use crate::ledger::{End, ExecutionMode, Lease, LedgerError, RunRow, Status};
+use crate::ledger::{BACKFILL_DECLARED, End, ExecutionMode, Lease, LedgerError, RunRow, Status};
 use crate::pipeline::admit::Admitted;
 use crate::pipeline::feature::Drafted;
 use crate::pipeline::gate::{Env, Phase, Refusal, document};
@@ -20,7 +20,7 @@ use crate::pipeline::pin::{self, Found, Pinned};
 use crate::pipeline::publish::{self, Commit, Published};
 use crate::pipeline::replay::Replayed;
 use crate::source::{Archive, EventLog, FileBus, labels};
-use crate::store::{Ref, RefType, create_immutable};
+use crate::store::{Immutable, Ref, RefType, create_immutable};
 use crate::time::Instant;
 
 /// Why an attempt stops.
@@ -66,7 +66,7 @@ pub(super) struct Attempt<'a> {
 }
 
 /// The logs of a run: the archive is the truth, the bus an accelerator.
-pub(in crate::pipeline) fn event_logs(env: &Env, run: &str) -> Result<Vec<Box<dyn EventLog>>, Refusal> {
+pub(crate) fn event_logs(env: &Env, run: &str) -> Result<Vec<Box<dyn EventLog>>, Refusal> {
     let bus = FileBus::open(&env.config.path("bus")).map_err(|e| Refusal::new(ReasonCode::SourceIo, Phase::Replay, e.to_string()))?;
     Ok(vec![Box::new(Archive::new(env.store.clone(), run)), Box::new(bus)])
 }
@@ -119,10 +119,7 @@ pub(super) fn restore(pinned: Pinned, env: &Env, recorded: &str) -> Result<Vec<S
             (pinned.find_remains(env)?, Some(vouched))
         }
     };
-    let drafted = draft(Reached::Pins(Box::new(pinned)), env, &mut Untold).map_err(|stop| match stop {
-        Stop::Refused(r) | Stop::Pending(r) => drifted(*r),
-        Stop::Ledger(e) => Refusal::new(e.code(), Phase::Ledger, e.to_string()),
-    })?;
+    let drafted = rebuild(pinned, env).map_err(drifted)?;
     publish::restore(&drafted, env, &found, vouched.as_ref())?;
     drafted.pinned().clear_staging(env, |_| true);
     Ok(found.missing)
@@ -159,6 +156,14 @@ fn receipt(pinned: &Pinned, phase: Phase) -> (&'static str, &'static str) {
         _ => "publication",
     };
     (name, kept::receipt_folder(phase))
+}
+
+/// Walks from pins to a draft without a ledger: for a store that nobody publishes from.
+pub(super) fn rebuild(pinned: Pinned, env: &Env) -> Result<Drafted, Refusal> {
+    draft(Reached::Pins(Box::new(pinned)), env, &mut Untold).map_err(|stop| match stop {
+        Stop::Refused(r) | Stop::Pending(r) => *r,
+        Stop::Ledger(e) => Refusal::new(e.code(), Phase::Ledger, e.to_string()),
+    })
 }
 
 impl<'a> Attempt<'a> {
@@ -290,6 +295,7 @@ impl<'a> Attempt<'a> {
         let span = tracing::Span::current();
         span.record("plan_id", pinned.plan().get("plan_id").and_then(Value::as_str).unwrap_or_default());
         span.record("manifest_id", pinned.id().manifest_id.as_str());
+        self.declare(&pinned)?;
         let facts = vec![
             ("data set", pinned.id().manifest_id.clone()),
             ("feature set", format!("{}@{}", pinned.group().name, pinned.group().version)),
@@ -299,6 +305,20 @@ impl<'a> Attempt<'a> {
         ];
         self.passed(Phase::Pins, &pinned, facts, None, keeper)?;
         Ok(pinned)
+    }
+
+    /// A correction is declared once, however many attempts it takes: what it supersedes exists, which the
+    /// pins have proved, and the reason is on record before anything is built (O121, O122).
+    fn declare(&self, pinned: &Pinned) -> Result<(), LedgerError> {
+        let (superseded, reason) = (pinned.admitted().superseded(), pinned.admitted().supersede_reason());
+        let declared = || -> Result<bool, LedgerError> {
+            Ok(self.host.ledger.events(&self.lease.run_key, 0)?.iter().any(|e| e.event_type == BACKFILL_DECLARED))
+        };
+        if superseded.is_empty() || declared()? {
+            return Ok(());
+        }
+        let detail = json!({"manifest_id": pinned.id().manifest_id, "supersedes": superseded, "reason": reason});
+        self.host.ledger.record(&self.lease, BACKFILL_DECLARED, None, &detail)
     }
 
     fn build(&mut self, from: Reached, keeper: &dyn Gatekeeper) -> Result<Drafted, Stop> {
@@ -450,7 +470,7 @@ impl<'a> Attempt<'a> {
                 evidence.insert("publication".into(), json!(published.receipt_ref.as_str()));
                 let dataset = outcome::dataset(&published.manifest_ref, &published.index);
                 let result = self.result(Status::Done, Some(outcome), None, dataset, evidence);
-                let end = done(&published, &result, self.late);
+                let end = done(&published, self.admitted.superseded(), &result, self.late);
                 self.finish(end, result)
             }
             Err(Stop::Ledger(LedgerError::LeaseLost { .. })) => Ok(self.superseded()),
@@ -474,14 +494,20 @@ impl<'a> Attempt<'a> {
 
     fn refused(self, refusal: Refusal) -> Result<RunResult, LedgerError> {
         let mut evidence = self.evidence.clone();
-        if let Some(at) = self.keep_findings(&refusal) {
+        let kept = self.keep_findings(&refusal);
+        if let Some((at, _)) = kept.first() {
             evidence.insert("refusal".into(), json!(at.as_str()));
         }
         tracing::warn!(run_key = self.lease.run_key, code = %refusal.code, phase = refusal.phase.as_str(), "refused: {}", refusal.message);
         let cancelled = refusal.code == ReasonCode::CancelledByOperator;
         let status = if cancelled { Status::Cancelled } else { Status::Failed };
         let result = self.result(status, None, Some(&refusal), Value::Null, evidence);
-        let (reason, document) = (refusal.code, refusal.to_json());
+        let (reason, mut document) = (refusal.code, refusal.to_json());
+        if let (false, Some(map)) = (kept.is_empty(), document.as_object_mut()) {
+            // The chain of events vouches for what the gate found, too.
+            let artifacts: Vec<Value> = kept.iter().map(|(at, digest)| json!({"ref": at.as_str(), "blake3": digest})).collect();
+            map.insert("artifacts".into(), json!(artifacts));
+        }
         let end = if cancelled {
             End::Cancelled { reason, document, result: result.document.clone() }
         } else {
@@ -556,26 +582,32 @@ impl<'a> Attempt<'a> {
         result
     }
 
-    /// What a refused gate found, for whoever has to clear it. A store that fails here changes nothing:
-    /// the refusal itself stands in the ledger.
-    fn keep_findings(&self, refusal: &Refusal) -> Option<Ref> {
+    /// What a refused gate found, for whoever has to clear it: where it lies and its BLAKE3, the refusal
+    /// itself first. A store that fails here changes nothing: the refusal stands in the ledger.
+    fn keep_findings(&self, refusal: &Refusal) -> Vec<(Ref, String)> {
         let run = &self.admitted.intent().platform_run_id;
         let folder = Ref::of(&[run, "ofs", "refusals", self.admitted.run_key(), &self.number.to_string()]);
         let mut found = refusal.to_json();
         let mut findings = refusal.artifact.clone().unwrap_or(Value::Null);
-        if let Some(anomalies) = findings.as_object_mut().and_then(|f| f.remove("anomalies")) {
-            // Anomalies are an artifact of their own (O074).
-            let _ = create_immutable(self.env.store.as_ref(), &folder.join("anomalies.json"), &document(&anomalies));
-        }
+        // Anomalies are an artifact of their own (O074).
+        let anomalies = findings.as_object_mut().and_then(|f| f.remove("anomalies"));
         if let Some(map) = found.as_object_mut() {
             map.insert("schema_version".into(), json!("ofs.refusal.v1"));
             map.insert("findings".into(), findings);
         }
-        let at = folder.join(&format!("{}.json", refusal.phase.as_str()));
-        match create_immutable(self.env.store.as_ref(), &at, &document(&found)) {
-            Ok(_) => Some(at),
+        let refused = self.keep(folder.join(&format!("{}.json", refusal.phase.as_str())), &found);
+        let anomalies = anomalies.and_then(|anomalies| self.keep(folder.join("anomalies.json"), &anomalies));
+        if refused.is_some() { refused.into_iter().chain(anomalies).collect() } else { Vec::new() }
+    }
+
+    /// Keeps one finding; the BLAKE3 of what stands there afterwards.
+    fn keep(&self, at: Ref, found: &Value) -> Option<(Ref, String)> {
+        let bytes = document(found);
+        match create_immutable(self.env.store.as_ref(), &at, &bytes) {
+            Ok(Immutable::Different(stands)) => Some((at, stands)),
+            Ok(Immutable::New | Immutable::Same) => Some((at, blake3::hash(&bytes).to_hex().to_string())),
             Err(error) => {
-                tracing::warn!(run_key = self.lease.run_key, "the refusal's findings could not be kept: {error}");
+                tracing::warn!(run_key = self.lease.run_key, "{at}: what the gate found could not be kept: {error}");
                 None
             }
         }

@@ -1,10 +1,12 @@
 //! What vouches for a data set from outside it: the receipts of the runs that published it, and the
 //! ledger, whose chain of events holds the digests of those receipts.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::evidence::Proofs;
-use super::{Findings, Kind, Place, Stored, brief};
+use super::{Findings, Kind, Place, Stored, supersession};
 use crate::identity;
 use crate::ledger::{EventRow, Ledger, RUN_DONE, RUN_DONE_LATE, RunRow};
 use crate::pipeline::gate::Env;
@@ -98,6 +100,7 @@ fn publication(
     for (field, value) in wanted {
         findings.same(&receipt.at, Kind::Receipt, field, Some(&value), receipt.get(field));
     }
+    supersession::check_link(env, place, run, &receipt, findings);
     if let Some(index) = index {
         let stands = json!({"ref": index.at.as_str(), "blake3": index.blake3});
         findings.same(&index.at, Kind::Receipt, "index", receipt.get("/index"), Some(&stands));
@@ -107,36 +110,46 @@ fn publication(
     }
 }
 
-/// The receipts of the gates before publication: the digests that the ledger recorded when they passed,
-/// and the proofs in them against those that lie with the data set.
-pub(super) fn check_proofs(env: &Env, ledger: Option<&Ledger>, place: &Place, proofs: &Proofs, findings: &mut Findings) {
+/// What the chain of events vouches for besides the publication: the receipts of the gates that a run
+/// passed, whether or not it came to its end, the proofs in them, and what refused gates had found.
+pub(super) fn check_receipts(env: &Env, ledger: Option<&Ledger>, place: &Place, proofs: &Proofs, findings: &mut Findings) {
     let Some(ledger) = ledger else { return };
-    let folders = [("replay_completeness", &proofs.replay), ("label_resolution", &proofs.labels), ("dataset_draft", &proofs.features)];
     for run in ledger.by_manifest(&place.id).unwrap_or_default() {
         let events = ledger.events(&run.run_key, 0).unwrap_or_default();
-        if end(&events).is_none() {
-            continue;
-        }
-        let mut seen: Vec<&str> = Vec::new();
-        for gate in events.iter().rev().filter(|e| e.event_type == "GATE_PASSED") {
-            let text = |key: &str| gate.detail.pointer(key).and_then(Value::as_str).unwrap_or_default();
-            let (at, wanted) = (text("/evidence/receipt_ref"), text("/evidence/receipt_blake3"));
-            // The receipt of a publication is checked with the event that ends the run.
-            if seen.contains(&at) || at.contains("/publication_receipts/") {
-                continue;
-            }
-            seen.push(at);
-            let Ok(at) = Ref::parse(at) else {
-                findings.hold(false, ledger_place(&run), Kind::Ledger, "the ref of a receipt", brief(Some(&gate.detail)));
-                continue;
-            };
-            let Some(receipt) = Stored::read(env, at, findings) else { continue };
-            findings.hold(receipt.blake3 == wanted, &receipt.at, Kind::Receipt, format_args!("BLAKE3 {wanted}"), &receipt.blake3);
-            let of_gate = folders.iter().find(|(folder, _)| receipt.at.as_str().contains(&format!("/{folder}/")));
-            if let Some((_, Some(proof))) = of_gate {
-                let digest = json!(identity::digest(&proof.value));
-                findings.same(&proof.at, Kind::Receipt, "digest of the proof", receipt.get("/proof_digest"), Some(&digest));
+        let mut seen: BTreeSet<&str> = BTreeSet::new();
+        for event in events.iter().rev() {
+            let passed = (event.event_type == "GATE_PASSED").then(|| event.detail.get("evidence")).flatten();
+            let passed = passed.map(|e| (e.get("receipt_ref"), e.get("receipt_blake3")));
+            let found = event.detail.get("artifacts").and_then(Value::as_array).into_iter().flatten();
+            for (at, blake3) in passed.into_iter().chain(found.map(|a| (a.get("ref"), a.get("blake3")))) {
+                let at = at.and_then(Value::as_str).unwrap_or_default();
+                // The receipt of a publication is checked with the event that ends the run.
+                if !at.contains("/publication_receipts/") && seen.insert(at) {
+                    recorded(env, &run, at, blake3, proofs, findings);
+                }
             }
         }
+    }
+}
+
+/// One document whose digest an event holds.
+fn recorded(env: &Env, run: &RunRow, at: &str, blake3: Option<&Value>, proofs: &Proofs, findings: &mut Findings) {
+    let Ok(at) = Ref::parse(at) else {
+        findings.hold(false, ledger_place(run), Kind::Ledger, "the ref of a receipt", at);
+        return;
+    };
+    let Some(receipt) = Stored::read(env, at, findings) else { return };
+    findings.same(&receipt.at, Kind::Receipt, "BLAKE3", blake3, Some(&json!(receipt.blake3)));
+    let folders = [("replay_completeness", &proofs.replay), ("label_resolution", &proofs.labels), ("dataset_draft", &proofs.features)];
+    if let Some((_, Some(proof))) = folders.iter().find(|(folder, _)| receipt.at.as_str().contains(&format!("/{folder}/"))) {
+        let digest = json!(identity::digest(&proof.value));
+        findings.same(&proof.at, Kind::Receipt, "digest of the proof", receipt.get("/proof_digest"), Some(&digest));
+    }
+    // A receipt without the digest is of a release that did not take it, which the chain vouches for.
+    if let (Some(blake3), Ok(anomalies)) =
+        (receipt.get("/observation/anomalies_blake3"), Ref::parse(receipt.text("/observation/anomalies_ref")))
+        && let Some(stored) = Stored::read(env, anomalies, findings)
+    {
+        findings.same(&stored.at, Kind::Receipt, "BLAKE3", Some(blake3), Some(&json!(stored.blake3)));
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Findings, Kind, Place, Stored, brief, named_by};
+use super::{Findings, Kind, Place, Stored, brief, named_by, texts};
 use crate::contract::manifest::SCHEMA_VERSION;
 use crate::contract::{Offset, OffsetKind};
 use crate::engine::dataset_file::WRITER_REVISION;
@@ -142,11 +142,7 @@ pub(super) fn check_identity(place: &Place, manifest: &Stored, index: &Stored, f
     let training = part("training");
     let folder = if training == json!(true) { "manifests" } else { "manifests_nontraining" };
     findings.hold(training == json!(place.training), &manifest.at, Kind::Name, format_args!("folder {folder}"), "the other folder");
-    let superseded: Vec<String> = index
-        .get("/supersedes")
-        .and_then(Value::as_array)
-        .map(|list| list.iter().filter_map(|m| m.as_str().map(str::to_owned)).collect())
-        .unwrap_or_default();
+    let superseded = texts(index.get("/supersedes"));
     let derived = json!({
         "schema_version": "ofs.dataset_index.v1", "manifest_id": id.manifest_id, "fingerprint": id.fingerprint, "training": training,
         "plan_id": identity::plan_id(&payload), "basis_hash": identity::recipe_digest("ofs.replay_basis.v1", &part("replay_basis")),

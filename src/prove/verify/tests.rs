@@ -129,7 +129,22 @@ fn a_published_data_set_holds_and_can_be_found() {
     assert_eq!(report.problems, []);
     assert!(report.ok() && report.anchored && report.rows > 800 && report.checked > report.rows + 80, "{report:?}");
     let schema: Vec<String> = report.to_json().as_object().unwrap().keys().cloned().collect();
-    assert_eq!(schema, ["anchored", "checked", "manifest_id", "manifest_ref", "ok", "problems", "rows", "schema_version"]);
+    assert_eq!(
+        schema,
+        [
+            "anchored",
+            "checked",
+            "manifest_id",
+            "manifest_ref",
+            "ok",
+            "problems",
+            "rebuilt",
+            "rows",
+            "schema_version",
+            "superseded_by",
+            "supersedes"
+        ]
+    );
     // Without the ledger nothing is wrong, and still it is not ok.
     assert_eq!(set.alone(), []);
     let ledger = Some(home.host.ledger.as_ref());
@@ -353,4 +368,172 @@ fn an_adopted_data_set_is_anchored_by_both_runs_and_a_changed_index_shows_in_eac
     forge(&set);
     let told: BTreeSet<String> = set.report().problems.into_iter().map(|p| p.place).collect();
     assert!([&set, &second].iter().all(|s| told.iter().any(|p| p.contains(&s.run_key))), "{told:?}");
+}
+
+/// A generator of its own, so that a seed names the same flips everywhere.
+struct Seeded(u64);
+
+impl Seeded {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+}
+
+/// A small data set with a past: its first attempt was refused, and it corrects another one.
+fn eventful(home: &Home) -> Set<'_> {
+    let mut first = intent("train");
+    first["replay_basis"] = json!([first["replay_basis"][0]]);
+    first["replay_basis"][0]["end_offset"] = json!("39");
+    let old = home.build(&first);
+    first["request_id"] = json!("a.correction.of.tests");
+    let record = home
+        .dir
+        .path()
+        .join("store")
+        .join(old.manifest.first())
+        .join("archive/events/topic=fp.bus.traffic.flights.v1/partition=0/offset_kind=kafka_offset/offset=3.json");
+    let bytes = fs::read(&record).unwrap();
+    fs::remove_file(&record).unwrap();
+    let supersession =
+        crate::pipeline::admit::Supersession { manifests: vec![Place::of(&old.manifest).unwrap().id], reason: Some("tests".into()) };
+    let request = Request { intent: first.to_string().into_bytes(), supersession };
+    let refused = run::run(&request, &home.env, &home.host, &Unattended).unwrap();
+    assert_eq!(refused.text("/reason/code"), "REPLAY_INCOMPLETE");
+    fs::write(&record, bytes).unwrap();
+    let result = run::run(&request, &home.env, &home.host, &Unattended).unwrap();
+    assert_eq!(result.exit, 0, "{}", result.document);
+    Set { home, manifest: Ref::parse(result.text("/dataset/manifest_ref")).unwrap(), run_key: result.text("/run_key").to_owned() }
+}
+
+/// Every file that the data set, its run and the run's events lead to.
+fn reachable(set: &Set<'_>) -> Vec<PathBuf> {
+    let run = set.manifest.first();
+    let id = Place::of(&set.manifest).unwrap().id;
+    let store = set.home.env.store.as_ref();
+    let mut all: Vec<Ref> = store.list(&Ref::of(&[run, "ofs"])).unwrap().into_iter().map(|(at, _)| at).collect();
+    all.retain(|at| at.as_str().contains(&id) || at.as_str().contains(&set.run_key));
+    let named = |part: &str| assert!(all.iter().any(|at| at.as_str().contains(part)), "{part} is not among {all:?}");
+    for part in ["/manifests/", "/datasets/", "/evidence/replay", "/resolved_build_plan/", "/replay_completeness/", "/replay_anomalies/"] {
+        named(part);
+    }
+    for part in ["/label_resolution/", "/dataset_draft/", "/publication_receipts/", "/supersession/", "/by_manifest/", "/refusals/"] {
+        named(part);
+    }
+    all.iter().map(|at| set.home.path(at)).collect()
+}
+
+/// Flips a bit of one column of one event of the run behind the ledger's back; whether there was one to flip.
+fn flip_event(raw: &rusqlite::Connection, set: &Set<'_>, random: &mut Seeded, ask: impl FnOnce(&str)) -> bool {
+    use rusqlite::types::Value as Sql;
+    const COLUMNS: [&str; 10] =
+        ["run_key", "seq", "event_type", "status", "at_us", "actor", "reason_code", "detail_json", "prev_hash", "hash"];
+    let events = set.home.host.ledger.events(&set.run_key, 0).unwrap();
+    let (seq, column) = (events[random.below(events.len())].seq as i64, COLUMNS[random.below(COLUMNS.len())]);
+    let of = "FROM run_events WHERE run_key = ?1 AND seq = ?2";
+    let stands: Sql = raw.query_row(&format!("SELECT {column} {of}"), rusqlite::params![set.run_key, seq], |row| row.get(0)).unwrap();
+    let rowid = (set.run_key.clone(), seq);
+    let write = |key: &(String, i64), value: &Sql| {
+        let cast = if matches!(value, Sql::Blob(_)) { "CAST(?3 AS TEXT)" } else { "?3" };
+        raw.execute(
+            &format!("UPDATE run_events SET {column} = {cast} WHERE CAST(run_key AS BLOB) = CAST(?1 AS BLOB) AND seq = ?2"),
+            rusqlite::params![key.0, key.1, value],
+        )
+    };
+    let (flipped, now) = match &stands {
+        Sql::Integer(n) => {
+            let flipped = n ^ (1 << random.below(40));
+            (Sql::Integer(flipped), (rowid.0.clone(), if column == "seq" { flipped } else { seq }))
+        }
+        Sql::Text(text) if !text.is_empty() => {
+            let mut bytes = text.clone().into_bytes();
+            let at = random.below(bytes.len());
+            bytes[at] ^= 1 << random.below(8);
+            // A key that is no text any more could not be named again.
+            let Ok(key) = String::from_utf8(bytes.clone()) else {
+                if column == "run_key" {
+                    return false;
+                }
+                return flipped_and_back(&write, &rowid, &rowid, &Sql::Blob(bytes), &stands, || {
+                    ask(&format!("{column} of event {seq} byte {at}"))
+                });
+            };
+            (Sql::Blob(bytes), (if column == "run_key" { key } else { rowid.0.clone() }, seq))
+        }
+        _ => return false,
+    };
+    flipped_and_back(&write, &rowid, &now, &flipped, &stands, || ask(&format!("{column} of event {seq}")))
+}
+
+type Write<'w> = dyn Fn(&(String, i64), &rusqlite::types::Value) -> rusqlite::Result<usize> + 'w;
+
+fn flipped_and_back(
+    write: &Write<'_>,
+    before: &(String, i64),
+    after: &(String, i64),
+    flipped: &rusqlite::types::Value,
+    stands: &rusqlite::types::Value,
+    ask: impl FnOnce(),
+) -> bool {
+    // Another event may have that number already.
+    if write(before, flipped).is_err() {
+        return false;
+    }
+    ask();
+    assert_eq!(write(after, stands).unwrap(), 1);
+    true
+}
+
+#[test]
+fn every_sampled_flip_of_what_a_data_set_leads_to_is_found() {
+    let wanted: usize = std::env::var("OFS_TEST_FLIPS").ok().and_then(|n| n.parse().ok()).unwrap_or(400);
+    let home = Home::new();
+    let set = eventful(&home);
+    let report = set.report();
+    assert!(report.ok(), "{report:?}");
+    assert_eq!(report.supersedes.len(), 1);
+    let (files, mut random) = (reachable(&set), Seeded(33));
+    let sizes: Vec<usize> = files.iter().map(|f| fs::read(f).unwrap().len()).collect();
+    let raw = rusqlite::Connection::open(home.env.config.path("ledger")).unwrap();
+    raw.execute_batch("PRAGMA foreign_keys = OFF; DROP TRIGGER run_events_no_update; DROP TRIGGER run_events_no_delete;").unwrap();
+    let (mut of_files, mut of_events, mut missed) = (0, 0, Vec::new());
+    while of_files + of_events < wanted {
+        if random.below(4) == 0 {
+            let mut found = true;
+            let mut what = String::new();
+            if flip_event(&raw, &set, &mut random, |place| (what, found) = (place.to_owned(), !set.report().ok())) {
+                of_events += 1;
+            }
+            missed.extend((!found).then_some(what));
+            continue;
+        }
+        // Half of them by file, so that small files are met; half by byte, so that large ones are.
+        let file = if random.below(2) == 0 {
+            random.below(files.len())
+        } else {
+            let mut at = random.below(sizes.iter().sum());
+            sizes
+                .iter()
+                .position(|size| {
+                    at < *size || {
+                        at -= size;
+                        false
+                    }
+                })
+                .unwrap()
+        };
+        let mut bytes = fs::read(&files[file]).unwrap();
+        let at = random.below(bytes.len());
+        bytes[at] ^= 1 << random.below(8);
+        if set.with(&files[file], &bytes, || set.report().ok()) {
+            missed.push(format!("{} byte {at}", files[file].display()));
+        }
+        of_files += 1;
+    }
+    println!("{of_files} flips of {} files and {of_events} of ledger events, {} missed", files.len(), missed.len());
+    assert_eq!(missed, [""; 0]);
+    assert!(set.report().ok(), "everything was put back");
 }

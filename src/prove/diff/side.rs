@@ -1,0 +1,162 @@
+//! One side of a comparison: the rows of a data set in canonical order, one batch of one part in hand.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+use serde_json::Value;
+
+use super::view::RowRef;
+use crate::contract::intent::Lane;
+use crate::contract::{Offset, OffsetKind, ReasonCode};
+use crate::engine::cell::cell;
+use crate::pipeline::gate::{Env, Phase, Refusal};
+use crate::pipeline::lineage::Place;
+use crate::prove::dataset::{Part, batch, open_part};
+use crate::store::Store;
+use crate::time::Instant;
+
+/// Rows in order.
+pub(in crate::prove) struct Side<'e> {
+    env: &'e Env,
+    store: Arc<dyn Store>,
+    parts: std::vec::IntoIter<Part>,
+    open: Option<(Part, ParquetRecordBatchReader)>,
+    names: Vec<String>,
+    rows: Option<RecordBatch>,
+    at: usize,
+    place: Option<Place>,
+}
+
+/// The row in hand.
+pub(in crate::prove) struct Row<'r> {
+    batch: &'r RecordBatch,
+    at: usize,
+    place: &'r Place,
+}
+
+/// Opens a side over parts of any store.
+///
+/// # Errors
+/// As of [`Side::advance`].
+pub(in crate::prove) fn open<'e>(env: &'e Env, store: &Arc<dyn Store>, parts: Vec<Part>) -> Result<Side<'e>, Refusal> {
+    Side::open(env, store, parts)
+}
+
+impl<'e> Side<'e> {
+    pub(super) fn open(env: &'e Env, store: &Arc<dyn Store>, parts: Vec<Part>) -> Result<Self, Refusal> {
+        let parts = parts.into_iter();
+        let mut side = Side { env, store: store.clone(), parts, open: None, names: Vec::new(), rows: None, at: 0, place: None };
+        side.fill()?;
+        Ok(side)
+    }
+
+    /// The columns, by name.
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Where the row in hand stands; nothing at the end.
+    pub(super) fn peek(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
+    /// The row in hand.
+    pub(super) fn row(&self) -> Option<Row<'_>> {
+        Some(Row { batch: self.rows.as_ref()?, at: self.at, place: self.place.as_ref()? })
+    }
+
+    /// Goes to the next row.
+    ///
+    /// # Errors
+    /// `DIGEST_MISMATCH` for a part that is not what names it or has no such columns, the store's, `INTERRUPTED`.
+    pub(super) fn advance(&mut self) -> Result<(), Refusal> {
+        self.at += 1;
+        self.fill()
+    }
+
+    /// Makes sure that a row is in hand, unless this is the end.
+    fn fill(&mut self) -> Result<(), Refusal> {
+        loop {
+            if let Some(rows) = self.rows.as_ref().filter(|rows| self.at < rows.num_rows()) {
+                self.place = Some(place(rows, self.at).ok_or_else(|| broken("a row has no place"))?);
+                return Ok(());
+            }
+            self.env.check(Phase::Publication)?;
+            (self.rows, self.at, self.place) = (None, 0, None);
+            match self.open.as_mut().and_then(|(part, reader)| reader.next().map(|rows| batch(part, rows))) {
+                Some(rows) => self.rows = Some(rows?),
+                None => match self.parts.next() {
+                    None => return Ok(()),
+                    Some(part) => {
+                        let reader = open_part(&self.store, &part)?;
+                        self.schema(arrow::array::RecordBatchReader::schema(&reader))?;
+                        self.open = Some((part, reader));
+                        self.env.progress.advance(1);
+                    }
+                },
+            }
+        }
+    }
+
+    fn schema(&mut self, schema: SchemaRef) -> Result<(), Refusal> {
+        let names: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
+        if !self.names.is_empty() && self.names != names {
+            return Err(broken("two parts of one data set have different columns"));
+        }
+        self.names = names;
+        Ok(())
+    }
+}
+
+fn broken(what: &str) -> Refusal {
+    Refusal::new(ReasonCode::DigestMismatch, Phase::Publication, format!("{what}; `ofs verify` tells what else does not hold"))
+}
+
+fn place(rows: &RecordBatch, at: usize) -> Option<Place> {
+    let column = |name: &str| rows.column_by_name(name);
+    let text = |name: &str| column(name)?.as_string_opt::<i32>().map(|c| c.value(at));
+    let offset = column("offset")?;
+    let offset = match offset.as_primitive_opt::<Int64Type>() {
+        Some(dense) => Offset::from(u64::try_from(dense.value(at)).ok()?),
+        None => Offset::parse(offset.as_string_opt::<i32>()?.value(at))?,
+    };
+    Some(Place {
+        ts: Instant(column("ts_utc")?.as_primitive_opt::<TimestampMicrosecondType>()?.value(at)),
+        lane: Lane {
+            topic: text("topic")?.to_owned(),
+            partition: column("partition")?.as_primitive_opt::<Int32Type>()?.value(at),
+            kind: OffsetKind::parse(text("offset_kind")?)?,
+        },
+        offset,
+    })
+}
+
+impl Row<'_> {
+    /// Its number in its batch.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// A column of its batch.
+    pub(super) fn column(&self, at: usize) -> Option<&dyn Array> {
+        self.batch.columns().get(at).map(|c| c.as_ref())
+    }
+
+    /// Where it stands.
+    pub(super) fn place(&self) -> &Place {
+        self.place
+    }
+
+    /// A value by the name of its column; null where there is none.
+    pub(super) fn value(&self, name: &str) -> Value {
+        self.batch.column_by_name(name).map(|c| cell(c.as_ref(), self.at)).unwrap_or_default()
+    }
+
+    /// What names it in an answer.
+    pub(super) fn reference(&self) -> RowRef {
+        let text = |name: &str| self.value(name).as_str().unwrap_or_default().to_owned();
+        RowRef { event_id: text("event_id"), key: text("key"), place: self.place.clone() }
+    }
+}
