@@ -5,6 +5,7 @@ mod cli;
 mod contracts;
 mod determinism;
 mod faults;
+mod generate;
 mod ledger_story;
 mod operators;
 mod oracle;

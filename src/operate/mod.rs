@@ -2,6 +2,7 @@
 //! must be refused with one reason code (`ofs demo`), on the same pipeline that every command runs.
 
 pub mod fault;
+pub mod generate;
 pub mod mutate;
 pub mod open;
 pub mod play;
