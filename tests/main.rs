@@ -8,6 +8,7 @@ mod determinism;
 mod diff;
 mod explain;
 mod faults;
+mod generate;
 mod intent_new;
 mod ledger_story;
 mod operators;

@@ -10,6 +10,7 @@ mod diff;
 mod doctor;
 mod events;
 mod explain;
+mod generate;
 mod init;
 mod intent;
 mod operator;
@@ -116,6 +117,8 @@ enum Command {
     Schema(schema::Args),
     /// Whether everything that a build needs is usable, and what killed processes left behind.
     Doctor(doctor::Args),
+    /// Write a synthetic, realistic workspace of any size.
+    Generate(generate::Args),
     /// A completion script for a shell.
     Completions(completions::Args),
 }
@@ -207,13 +210,14 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Outcome {
     // What the program alone can answer works beside a broken ofs.toml, too.
-    match &cli.command {
-        Command::Schema(args) => return schema::run(cli.json, args),
-        Command::Completions(args) => return completions::run(cli.json, args, Cli::command()),
-        _ => {}
-    }
+    let command = match cli.command {
+        Command::Schema(args) => return schema::run(cli.json, &args),
+        Command::Completions(args) => return completions::run(cli.json, &args, Cli::command()),
+        Command::Generate(args) => return generate::run(cli.json, args),
+        command => command,
+    };
     let context = Context::load(cli.workspace.as_deref(), cli.json)?;
-    match cli.command {
+    match command {
         Command::Init(args) => init::run(&context, &args),
         Command::Intent(args) => intent::run(&context, &args),
         Command::Plan(args) => plan::run(&context, &args),
@@ -237,7 +241,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Demo(args) => demo::run(&context, &args),
         Command::Config(args) => config::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
-        Command::Schema(_) | Command::Completions(_) => Ok(0),
+        Command::Schema(_) | Command::Completions(_) | Command::Generate(_) => Ok(0),
     }
 }
 

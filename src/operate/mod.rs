@@ -4,6 +4,7 @@
 
 pub mod closure;
 pub mod fault;
+pub mod generate;
 pub mod intent_new;
 pub mod mishap;
 pub mod mutate;

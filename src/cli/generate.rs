@@ -1,0 +1,70 @@
+//! `ofs generate`: a synthetic, realistic workspace of any size.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
+use serde_json::json;
+
+use super::{Failure, Outcome, document, say};
+use crate::operate::generate::{GenerateError, Spec, generate};
+use crate::text::grouped;
+
+/// Arguments of `ofs generate`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The new workspace; must not exist, or be empty.
+    dir: PathBuf,
+    /// Events in all.
+    #[arg(long, value_name = "N")]
+    events: u64,
+    /// Partitions of the topic.
+    #[arg(long, value_name = "P", default_value_t = 4)]
+    partitions: u32,
+    /// Seed: the same arguments write the same bytes.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+}
+
+impl From<GenerateError> for Failure {
+    fn from(error: GenerateError) -> Self {
+        match error {
+            GenerateError::Unusable(_) => Failure::usage(error.to_string()).hint("`ofs generate --help` says what fits"),
+            GenerateError::Io { .. } => Failure { exit: 1, code: None, message: error.to_string(), hint: None },
+        }
+    }
+}
+
+pub(super) fn run(as_json: bool, args: Args) -> Outcome {
+    let spec = Spec { events: args.events, partitions: args.partitions, seed: args.seed, out: args.dir };
+    let written = Arc::new(AtomicU64::new(0));
+    let done = {
+        let (stop, stopped) = bounded::<()>(0);
+        let (seen, total) = (written.clone(), spec.events);
+        let line = std::thread::spawn(move || {
+            while std::io::stderr().is_terminal() && stopped.recv_timeout(Duration::from_millis(500)) == Err(RecvTimeoutError::Timeout) {
+                let _ = write!(std::io::stderr().lock(), "\r{} of {} events", grouped(seen.load(Ordering::Relaxed)), grouped(total));
+            }
+        });
+        let done = generate(&spec, &written);
+        drop(stop);
+        let _ = line.join();
+        done?
+    };
+    let intents: Vec<String> = done.intents.iter().map(|path| path.display().to_string()).collect();
+    if as_json {
+        document(&json!({
+            "schema_version": "ofs.generate.v1", "events": done.events, "labels": done.labels, "partitions": spec.partitions,
+            "out": spec.out.display().to_string(), "intents": intents,
+        }));
+    } else {
+        say(format!("{} events in {} partition(s), {} label assertions", grouped(done.events), spec.partitions, grouped(done.labels)));
+        for intent in intents {
+            say(format!("next: ofs --workspace {} run {intent}", spec.out.display()));
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,180 @@
+//! `ofs generate`: a synthetic workspace of any size that behaves like a real one. A few keys make most of
+//! the traffic, events tie, arrive late and are delivered twice, bus and archive overlap, labels come days
+//! later, are corrected, contradict each other or come after the cut-off.
+//!
+//! Every partition is drawn from its own stream of random bytes, so the same arguments give the same bytes
+//! on any number of threads. Nothing is held but one partition's key weights.
+
+mod event;
+mod frame;
+mod label;
+mod lane;
+mod stream;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use self::lane::Written;
+use crate::time::Instant;
+
+/// Events of one archive file.
+const FILE_EVENTS: u64 = 100_000;
+
+/// First instant of the world: 2026-01-01.
+const BEGIN: Instant = Instant(1_767_225_600_000_000);
+
+/// How long the traffic runs, in micros: thirty days, whatever the number of events.
+const SPAN: i64 = 30 * 86_400_000_000;
+
+/// What to generate.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// Deliveries in all; redelivered events count twice.
+    pub events: u64,
+    /// Partitions of the one topic.
+    pub partitions: u32,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// The workspace, which must not exist or be empty.
+    pub out: PathBuf,
+}
+
+/// What was generated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generated {
+    /// Deliveries.
+    pub events: u64,
+    /// Label assertions.
+    pub labels: u64,
+    /// The intents, which both build to DONE.
+    pub intents: Vec<PathBuf>,
+}
+
+/// Why nothing whole was generated.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// The arguments make no world.
+    #[error("{0}")]
+    Unusable(String),
+    /// A file could not be written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+fn at(path: &Path) -> impl FnOnce(std::io::Error) -> GenerateError + '_ {
+    |source| GenerateError::Io { path: path.to_owned(), source }
+}
+
+/// Writes the workspace. `written` counts events as they are written.
+///
+/// # Errors
+/// `Unusable` where the folder holds something or the numbers make no sense, before anything is written;
+/// `Io`, naming the file.
+pub fn generate(spec: &Spec, written: &AtomicU64) -> Result<Generated, GenerateError> {
+    check(spec)?;
+    let next = AtomicU32::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(spec.partitions as usize);
+    let work = || {
+        let mut lanes = Vec::new();
+        loop {
+            let partition = next.fetch_add(1, Ordering::Relaxed);
+            if partition >= spec.partitions {
+                return Ok(lanes);
+            }
+            lanes.push(lane::write(spec, partition, written)?);
+        }
+    };
+    let results: Vec<Result<Vec<Written>, GenerateError>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let gone = |_| Err(GenerateError::Unusable("a writer thread ended without an answer".into()));
+        workers.into_iter().map(|worker| worker.join().unwrap_or_else(gone)).collect()
+    });
+    let mut lanes: Vec<Written> = Vec::new();
+    for result in results {
+        lanes.extend(result?);
+    }
+    lanes.sort_by_key(|lane| lane.partition);
+    let intents = frame::write(spec, &lanes)?;
+    Ok(Generated { events: spec.events, labels: lanes.iter().map(|lane| lane.labels).sum(), intents })
+}
+
+fn check(spec: &Spec) -> Result<(), GenerateError> {
+    let unusable = |message: String| Err(GenerateError::Unusable(message));
+    if spec.partitions == 0 || spec.partitions > 4_096 {
+        return unusable(format!("{} partitions: give 1 to 4,096", spec.partitions));
+    }
+    if spec.events < u64::from(spec.partitions) || spec.events > 10_000_000_000 {
+        return unusable(format!("{} events: give at least one a partition, and at most 10,000,000,000", spec.events));
+    }
+    match spec.out.read_dir() {
+        Ok(mut entries) => match entries.next() {
+            Some(_) => unusable(format!("{} is not empty; nothing was written", spec.out.display())),
+            None => Ok(()),
+        },
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(at(&spec.out)(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn spec(out: &Path, seed: u64) -> Spec {
+        Spec { events: 2_000, partitions: 3, seed, out: out.join("w") }
+    }
+
+    fn bytes(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut files = BTreeMap::new();
+        let mut open = vec![root.to_owned()];
+        while let Some(folder) = open.pop() {
+            for entry in folder.read_dir().unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    open.push(path);
+                } else {
+                    files.insert(path.strip_prefix(root).unwrap().to_owned(), std::fs::read(&path).unwrap());
+                }
+            }
+        }
+        files
+    }
+
+    #[test]
+    fn one_seed_is_one_world_and_another_seed_another() {
+        let (a, b, c) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for (dir, seed) in [(&a, 7), (&b, 7), (&c, 8)] {
+            let counted = AtomicU64::new(0);
+            let done = generate(&spec(dir.path(), seed), &counted).unwrap();
+            assert_eq!((done.events, counted.load(Ordering::Relaxed)), (2_000, 2_000));
+            assert!((2_700..3_300).contains(&done.labels), "{}", done.labels);
+        }
+        let (a, b, c) = (bytes(a.path()), bytes(b.path()), bytes(c.path()));
+        assert_eq!(a, b);
+        assert_eq!(a.keys().collect::<Vec<_>>(), c.keys().collect::<Vec<_>>());
+        assert_ne!(a, c);
+    }
+
+    #[test]
+    fn what_makes_no_world_is_refused_before_anything_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = |change: &dyn Fn(&mut Spec)| {
+            let mut spec = spec(dir.path(), 1);
+            change(&mut spec);
+            generate(&spec, &AtomicU64::new(0)).unwrap_err().to_string()
+        };
+        assert!(refused(&|s| s.partitions = 0).contains("0 partitions"));
+        assert!(refused(&|s| s.partitions = 5_000).contains("5000 partitions"));
+        assert!(refused(&|s| s.events = 2).contains("at least one a partition"));
+        assert!(!dir.path().join("w").exists());
+        std::fs::create_dir(dir.path().join("w")).unwrap();
+        std::fs::write(dir.path().join("w/mine"), b"").unwrap();
+        assert!(refused(&|_| ()).contains("is not empty"));
+    }
+}

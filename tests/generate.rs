@@ -1,0 +1,65 @@
+//! `ofs generate`: a world that builds, and that holds what it says it holds.
+
+use serde_json::Value;
+
+use crate::support::Workspace;
+
+const RUN: &str = "platform_20260101T000000Z";
+
+fn generated(events: &str, seed: &str) -> (Workspace, Value) {
+    let w = Workspace::empty();
+    let out = w.root().join("world");
+    let document =
+        w.ofs(&["generate", "--events", events, "--partitions", "3", "--seed", seed, out.to_str().unwrap(), "--json"]).expect(0).json();
+    (w, document)
+}
+
+fn build(w: &Workspace, intent: &str) -> Value {
+    let (world, intent) = (w.root().join("world"), w.root().join("world/intents").join(intent));
+    w.ofs(&["--workspace", world.to_str().unwrap(), "run", intent.to_str().unwrap(), "--json"]).expect(0).json()
+}
+
+#[test]
+fn both_intents_of_a_generated_world_build_to_done() {
+    let (w, document) = generated("6000", "11");
+    assert_eq!(
+        (&document["schema_version"], &document["events"], &document["partitions"]),
+        (&"ofs.generate.v1".into(), &6_000.into(), &3.into())
+    );
+    assert_eq!(document["intents"].as_array().unwrap().len(), 2);
+    let labels = document["labels"].as_u64().unwrap();
+    assert!((8_400..9_600).contains(&labels), "1.5 assertions an event: {labels}");
+
+    let train = build(&w, "train.json");
+    assert_eq!((&train["status"], &train["outcome"]), (&"DONE".into(), &"NEW".into()));
+    // Redelivered events are one row.
+    let rows = train["dataset"]["rows"].as_u64().unwrap();
+    assert!((5_900..6_000).contains(&rows), "{rows}");
+
+    let receipt = |what: &str, run: &Value| -> Value {
+        let key = run["run_key"].as_str().unwrap();
+        w.json(&format!("world/store/{RUN}/ofs/{what}/{key}.json"))
+    };
+    let replay = receipt("replay_completeness", &train);
+    let lanes = replay["observation"]["partitions"].as_array().unwrap().clone();
+    assert!(lanes.iter().all(|lane| lane["compared_on_both"].as_u64().unwrap() > 0), "bus and archive overlap");
+    assert!(lanes.iter().all(|lane| lane["served_by_bus"].as_u64().unwrap() > 0 && lane["served_by_archive"].as_u64().unwrap() > 0));
+
+    let audit = build(&w, "audit.json");
+    assert_eq!(audit["status"], "DONE");
+    let (then, later) = (receipt("label_resolution", &audit), receipt("label_resolution", &train));
+    let late = |receipt: &Value| receipt["observation"]["late_total"].as_u64().unwrap();
+    assert!(late(&then) > late(&later) && late(&later) > 0, "labels come after either cut-off");
+    let conflicts = later["proof"]["types"][0]["conflict"].as_u64().unwrap();
+    assert!((1..60).contains(&conflicts), "{conflicts}");
+}
+
+#[test]
+fn a_folder_that_holds_something_is_left_alone() {
+    let w = Workspace::empty();
+    w.write("world/mine.txt", "mine");
+    let out = w.root().join("world");
+    let refused = w.ofs(&["generate", "--events", "100", out.to_str().unwrap()]).expect(2);
+    assert!(refused.err.contains("is not empty; nothing was written"), "{}", refused.err);
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1);
+}
