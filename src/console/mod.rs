@@ -6,4 +6,5 @@
 //! key map, hint line, help, palette, deep links, documentation and demo scripts are generated from.
 
 pub mod action;
+pub mod filter;
 pub mod look;
