@@ -6,12 +6,14 @@
 
 mod events;
 mod lease;
+mod lines;
 mod operator;
 mod owner;
 mod query;
 mod queue;
 mod row;
 mod schema;
+mod standing;
 mod submit;
 #[cfg(test)]
 mod testing;
@@ -29,11 +31,13 @@ use serde_json::Value;
 
 pub use events::{AuditRow, EventRow};
 pub use lease::{Lease, MAX_SAMPLES, SampleRow};
+pub use lines::RunLine;
 pub use operator::{MAX_TEXT, OperatorRequest, Order, Ordered};
 pub use owner::Owner;
 pub use query::RunFilter;
 pub use queue::{Ended, Head};
 pub use row::RunRow;
+pub use standing::{Limits, Standing};
 pub use submit::{NewRun, Submitted};
 pub use transition::{End, RUN_DONE, RUN_DONE_LATE};
 
