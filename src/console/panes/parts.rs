@@ -274,7 +274,11 @@ impl<'b> Canvas<'b> {
             pieces.push(piece(format!(" {}", heading.subject), Role::Dim));
         }
         pieces.push(piece(" ", title));
-        let age = heading.age.map_or_else(|| format!(" {} age UNKNOWN ", self.glyphs().unknown), |age| format!(" {} old ", ago(age)));
+        let age = match heading.age {
+            Some(age) if age < 0 => String::new(),
+            Some(age) => format!(" {} old ", ago(age)),
+            None => format!(" {} age UNKNOWN ", self.glyphs().unknown),
+        };
         let taken = columns(&age);
         // The age gives way to the title, never the other way round.
         let wanted: u16 = pieces.iter().map(|p| columns(&safe(&p.text))).fold(0, u16::saturating_add);

@@ -163,7 +163,7 @@ impl RunsPane {
             filter: Cow::Owned(self.filter.to_string()),
             sort: if self.order == Order::default() { Cow::Borrowed("") } else { Cow::Owned(order) },
             subject: Cow::Borrowed(if runs.complete() { "" } else { "reading" }),
-            age: None,
+            age: Some(-1),
         };
         let mut canvas = Canvas::framed(buf, area, &heading, look, focused);
         let widths = layout(canvas.width().saturating_sub(1), COLUMNS);
