@@ -3,6 +3,7 @@
 
 pub mod bundle;
 pub mod doctor;
+pub mod gates;
 
 use std::path::Path;
 

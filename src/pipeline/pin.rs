@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::admit::Admitted;
 use super::gate::{Env, Phase, Refusal, keep_receipt};
+use crate::config::Config;
 use crate::contract::facts::{self, RunFacts};
 use crate::contract::intent::{Intent, IntentKind};
 use crate::contract::profile::{self, Group};
@@ -63,7 +64,7 @@ pub fn resolve(admitted: Admitted, env: &Env) -> Result<Pinned, Refusal> {
     let intent = admitted.intent().clone();
     let (facts, facts_digest) = run_facts(&intent, env)?;
     let world = passed_outputs(&intent, &facts, env)?;
-    let (profile, run_config_digest) = configured(env)?;
+    let (profile, run_config_digest) = configured(&env.config)?;
     let group = profile.group(&intent.feature_set_id, &intent.feature_set_version).map_err(|p| Refusal::of_problem(PHASE, p))?.clone();
     let mut vocabulary = Vec::new();
     for name in &intent.label_types {
@@ -110,10 +111,13 @@ pub fn resolve(admitted: Admitted, env: &Env) -> Result<Pinned, Refusal> {
 }
 
 /// The feature authority, and the digest of the configuration that is in force.
-fn configured(env: &Env) -> Result<(profile::Profile, String), Refusal> {
-    let ownership_digest = check_ownership(env)?;
-    let (profile, file_digest) = feature_authority(env)?;
-    let digest = env.config.run_config_digest(&file_digest, &ownership_digest);
+///
+/// # Errors
+/// A refusal of gate 3 where ownership file or feature authority cannot be used.
+pub fn configured(config: &Config) -> Result<(profile::Profile, String), Refusal> {
+    let ownership_digest = check_ownership(config)?;
+    let (profile, file_digest) = feature_authority(config)?;
+    let digest = config.run_config_digest(&file_digest, &ownership_digest);
     Ok((profile, digest))
 }
 
@@ -123,7 +127,7 @@ fn configured(env: &Env) -> Result<(profile::Profile, String), Refusal> {
 /// # Errors
 /// A refusal of gate 3 where ownership file or feature authority cannot be used.
 pub fn run_config_digest(env: &Env) -> Result<String, Refusal> {
-    configured(env).map(|(_, digest)| digest)
+    configured(&env.config).map(|(_, digest)| digest)
 }
 
 /// The release of the running binary.
@@ -240,8 +244,8 @@ fn check_digest(locator: &facts::Locator, env: &Env) -> Result<(), Refusal> {
     ))
 }
 
-fn check_ownership(env: &Env) -> Result<String, Refusal> {
-    let path = env.config.path("ownership");
+fn check_ownership(config: &Config) -> Result<String, Refusal> {
+    let path = config.path("ownership");
     match std::fs::metadata(&path) {
         Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok("built-in".into()),
         Err(e) => Err(refuse(ReasonCode::OwnershipBoundaryViolation, format!("{}: {e}", path.display()))),
@@ -257,15 +261,15 @@ fn check_ownership(env: &Env) -> Result<String, Refusal> {
     }
 }
 
-fn feature_authority(env: &Env) -> Result<(profile::Profile, String), Refusal> {
-    let path = env.config.path("features");
+fn feature_authority(config: &Config) -> Result<(profile::Profile, String), Refusal> {
+    let path = config.path("features");
     let unresolved =
-        |message: String| refuse(ReasonCode::FeatureProfileUnresolved, format!("{}: {message}", env.config.text("paths", "features")));
+        |message: String| refuse(ReasonCode::FeatureProfileUnresolved, format!("{}: {message}", config.text("paths", "features")));
     let data = std::fs::metadata(&path).map_err(|e| unresolved(e.to_string()))?;
     if data.is_dir() {
         return Err(refuse(
             ReasonCode::AmbiguousInput,
-            format!("{} is a folder; nothing says which revision in it is meant", env.config.text("paths", "features")),
+            format!("{} is a folder; nothing says which revision in it is meant", config.text("paths", "features")),
         ));
     }
     if data.len() > profile::MAX_BYTES {
