@@ -3,12 +3,14 @@
 
 mod completions;
 mod config;
+mod console;
 mod context;
 mod demo;
 mod doctor;
 mod events;
 mod init;
 mod intent;
+mod keys;
 mod operator;
 mod plan;
 mod progress;
@@ -47,7 +49,7 @@ struct Cli {
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 const AFTER: &str = "\
@@ -62,6 +64,8 @@ Exit codes: 0 done, 1 internal error or the ledger cannot be written, 2 usage or
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The terminal console; also what `ofs` alone starts.
+    Console(console::Args),
     /// Make a new workspace with copies of another's inputs.
     Init(init::Args),
     /// Check an intent without running it.
@@ -97,6 +101,8 @@ enum Command {
     Verify(verify::Args),
     /// Play a fail-closed scenario on embedded real data; works in an empty directory.
     Demo(demo::Args),
+    /// Every action of the console with its keys.
+    Keys,
     /// The configuration: every value and where it comes from.
     #[command(subcommand)]
     Config(config::Args),
@@ -195,13 +201,16 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Outcome {
     // What the program alone can answer works beside a broken ofs.toml, too.
-    match &cli.command {
+    let command = cli.command.unwrap_or(Command::Console(console::Args::default()));
+    match &command {
         Command::Schema(args) => return schema::run(cli.json, args),
         Command::Completions(args) => return completions::run(cli.json, args, Cli::command()),
         _ => {}
     }
     let context = Context::load(cli.workspace.as_deref(), cli.json)?;
-    match cli.command {
+    match command {
+        Command::Console(args) => console::run(&context, &args),
+        Command::Keys => keys::run(&context),
         Command::Init(args) => init::run(&context, &args),
         Command::Intent(args) => intent::run(&context, &args),
         Command::Plan(args) => plan::run(&context, &args),

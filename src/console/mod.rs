@@ -6,7 +6,9 @@
 //! key map, hint line, help, palette, deep links, documentation and demo scripts are generated from.
 
 pub mod action;
+pub mod app;
 pub mod data;
+pub mod effects;
 pub mod filter;
 pub mod keys;
 pub mod look;
