@@ -18,6 +18,7 @@ mod run;
 mod runs;
 mod schema;
 mod show;
+mod step;
 mod submit;
 mod verify;
 mod worker;

@@ -9,6 +9,7 @@ pub mod feature;
 pub mod gate;
 pub mod label;
 pub(crate) mod parallel;
+pub mod peek;
 pub mod pin;
 pub mod progress;
 pub mod projection;

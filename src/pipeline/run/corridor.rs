@@ -4,12 +4,13 @@ use serde_json::{Map, Value, json};
 
 use super::heartbeat::Heartbeat;
 use super::outcome::{self, Parts, RunResult};
-use super::{GateView, Gatekeeper, Host, done};
+use super::{GateView, Gatekeeper, Halt, Host, Verdict, done};
 use crate::contract::ReasonCode;
 use crate::ledger::{End, ExecutionMode, Lease, LedgerError, RunRow, Status};
 use crate::pipeline::admit::Admitted;
 use crate::pipeline::feature::{self, Drafted};
 use crate::pipeline::gate::{Env, Phase, Refusal, document};
+use crate::pipeline::peek::{Look, Peek, Peeked, Question};
 use crate::pipeline::pin::{self, Found, Pinned};
 use crate::pipeline::publish::{self, Commit, Published};
 use crate::pipeline::{label, replay};
@@ -55,6 +56,8 @@ pub(super) struct Attempt<'a> {
     journalled: std::sync::atomic::AtomicBool,
     /// Whether the manifest turned up after the commit had been given up.
     late: bool,
+    /// Why the keeper handed the run back, if it did.
+    handed_back: Option<&'static str>,
 }
 
 /// The logs of a run: the archive is the truth, the bus an accelerator.
@@ -78,7 +81,48 @@ fn contained<T>(work: impl FnOnce() -> Result<T, Stop>) -> Result<T, Stop> {
 }
 
 /// Called when a gate has passed, with what it proved.
-type AtGate<'g> = dyn FnMut(Phase, &Pinned, Vec<(&'static str, String)>) -> Result<(), Stop> + 'g;
+type AtGate<'g> = dyn FnMut(Phase, &Pinned, Facts, &dyn Peek) -> Result<(), Stop> + 'g;
+
+/// What a gate proved, as (what, value).
+type Facts = Vec<(&'static str, String)>;
+
+/// A run that stands at a gate.
+struct Standing<'s> {
+    lease: &'s Lease,
+    host: &'s Host,
+    env: &'s Env,
+    proof: &'s dyn Peek,
+}
+
+impl Halt for Standing<'_> {
+    fn run_key(&self) -> &str {
+        &self.lease.run_key
+    }
+
+    fn set_paused(&self, paused: bool) -> Result<(), LedgerError> {
+        self.host.ledger.set_paused(self.lease, paused)
+    }
+
+    fn told_to_stop(&self) -> bool {
+        self.env.cancel.is_cancelled()
+    }
+
+    fn now(&self) -> Instant {
+        self.host.clock.now()
+    }
+
+    fn max_pause_us(&self) -> i64 {
+        i64::try_from(self.env.config.launcher().max_pause_seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX)
+    }
+
+    fn looks(&self) -> &'static [Look] {
+        self.proof.looks()
+    }
+
+    fn peek(&self, question: &Question) -> Result<Peeked, Refusal> {
+        self.proof.peek(self.env, question)
+    }
+}
 
 /// Walks from pins to a draft, without a ledger.
 fn draft(pinned: Pinned, env: &Env, at: &mut AtGate<'_>, enter: &mut dyn FnMut(Phase) -> Result<(), Stop>) -> Result<Drafted, Stop> {
@@ -91,7 +135,7 @@ fn draft(pinned: Pinned, env: &Env, at: &mut AtGate<'_>, enter: &mut dyn FnMut(P
         ("partitions", replayed.lanes().len().to_string()),
         ("status", "COMPLETE".into()),
     ];
-    at(Phase::Replay, replayed.pinned(), facts)?;
+    at(Phase::Replay, replayed.pinned(), facts, &replayed)?;
     enter(Phase::Labels)?;
     let labelled = label::prove(replayed, env, timeline(env)?.as_ref())?;
     let ready = labelled.proof().pointer("/gate/ready").map(Value::to_string).unwrap_or_default();
@@ -100,7 +144,7 @@ fn draft(pinned: Pinned, env: &Env, at: &mut AtGate<'_>, enter: &mut dyn FnMut(P
         ("late assertions (excluded)", count(labelled.observation(), "late_total")),
         ("ready for training", ready),
     ];
-    at(Phase::Labels, labelled.pinned(), facts)?;
+    at(Phase::Labels, labelled.pinned(), facts, &labelled)?;
     enter(Phase::Features)?;
     let drafted = feature::prove(labelled, env)?;
     let facts = vec![
@@ -108,7 +152,7 @@ fn draft(pinned: Pinned, env: &Env, at: &mut AtGate<'_>, enter: &mut dyn FnMut(P
         ("rows digest", drafted.rows_digest().to_owned()),
         ("parts", drafted.files().len().to_string()),
     ];
-    at(Phase::Features, drafted.pinned(), facts)?;
+    at(Phase::Features, drafted.pinned(), facts, &drafted)?;
     Ok(drafted)
 }
 
@@ -134,7 +178,7 @@ pub(super) fn restore(pinned: Pinned, env: &Env) -> Result<Vec<String>, Refusal>
     let found = pinned.find_published(env)?.ok_or_else(|| {
         Refusal::new(ReasonCode::DatasetNotFound, Phase::Publication, "the manifest itself is gone; a new request id publishes again")
     })?;
-    let drafted = draft(pinned, env, &mut |_, _, _| Ok(()), &mut |_| Ok(())).map_err(|stop| match stop {
+    let drafted = draft(pinned, env, &mut |_, _, _, _| Ok(()), &mut |_| Ok(())).map_err(|stop| match stop {
         Stop::Refused(r) | Stop::Pending(r) => drifted(*r),
         Stop::Ledger(e) => Refusal::new(e.code(), Phase::Ledger, e.to_string()),
     })?;
@@ -179,6 +223,7 @@ impl<'a> Attempt<'a> {
             phase_began: host.clock.now(),
             journalled: false.into(),
             late: false,
+            handed_back: None,
             env,
         }))
     }
@@ -203,6 +248,7 @@ impl<'a> Attempt<'a> {
     pub(super) fn walk(mut self, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
         let _story = self.span().entered();
         let outcome = contained(|| self.full(keeper));
+        let outcome = contained(|| self.tell_refused(outcome, keeper));
         self.close(outcome)
     }
 
@@ -210,6 +256,7 @@ impl<'a> Attempt<'a> {
     pub(super) fn republish(mut self, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
         let _story = self.span().entered();
         let outcome = contained(|| self.publish_only(keeper));
+        let outcome = contained(|| self.tell_refused(outcome, keeper));
         self.close(outcome)
     }
 
@@ -263,16 +310,19 @@ impl<'a> Attempt<'a> {
             ("label cut-off", pinned.intent().labels.asof.to_string()),
             ("shards", pinned.shards().to_string()),
         ];
-        self.passed(Phase::Pins, &pinned, facts, keeper)?;
+        self.passed(Phase::Pins, &pinned, facts, &pinned, keeper)?;
         Ok(pinned)
     }
 
     fn build(&mut self, pinned: Pinned, keeper: &dyn Gatekeeper) -> Result<Drafted, Stop> {
         let env = self.env.clone();
         let this = std::cell::RefCell::new(self);
-        draft(pinned, &env, &mut |phase, pinned, facts| this.borrow_mut().passed(phase, pinned, facts, keeper), &mut |phase| {
-            this.borrow_mut().enter(phase)
-        })
+        draft(
+            pinned,
+            &env,
+            &mut |phase, pinned, facts, proof| this.borrow_mut().passed(phase, pinned, facts, proof, keeper),
+            &mut |phase| this.borrow_mut().enter(phase),
+        )
     }
 
     /// The identity is published already: its data set is the answer, after a look whether it is whole.
@@ -358,7 +408,7 @@ impl<'a> Attempt<'a> {
         match publish::publish(drafted, &self.env, &journal) {
             Ok(Commit::Published(published)) => {
                 let facts = vec![("manifest", published.manifest_ref.to_string()), ("rows", drafted.rows().to_string())];
-                self.passed(Phase::Publication, drafted.pinned(), facts, keeper).or_else(|stop| match stop {
+                self.passed(Phase::Publication, drafted.pinned(), facts, drafted, keeper).or_else(|stop| match stop {
                     // Once committed there is nothing to call off.
                     Stop::Refused(_) => Ok(()),
                     other => Err(other),
@@ -381,7 +431,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// A gate has passed: its receipt's digest goes to the ledger, and the keeper may look.
-    fn passed(&mut self, phase: Phase, pinned: &Pinned, facts: Vec<(&'static str, String)>, keeper: &dyn Gatekeeper) -> Result<(), Stop> {
+    fn passed(&mut self, phase: Phase, pinned: &Pinned, facts: Facts, proof: &dyn Peek, keeper: &dyn Gatekeeper) -> Result<(), Stop> {
         let (name, folder) = match phase {
             Phase::Pins => ("plan", "resolved_build_plan"),
             Phase::Replay => ("replay", "replay_completeness"),
@@ -403,10 +453,31 @@ impl<'a> Attempt<'a> {
         let _ = self.host.ledger.sample(&self.lease, &self.env.progress.sample());
         tracing::info!(run_key = self.lease.run_key, phase = phase.as_str(), took_ms = took, "passed");
         let view = GateView { run_key: self.lease.run_key.clone(), phase, facts, evidence: at.to_string() };
-        if keeper.passed(&view) {
-            return Ok(self.env.check(phase)?);
+        let verdict = keeper.passed(&view, &Standing { lease: &self.lease, host: self.host, env: &self.env, proof });
+        // A signal or an operator's order goes before whatever was answered here.
+        self.env.check(phase)?;
+        match verdict {
+            Verdict::Go => Ok(()),
+            Verdict::CallOff => {
+                Err(Refusal::new(ReasonCode::CancelledByOperator, phase, format!("called off at the {} gate", phase.as_str())).into())
+            }
+            Verdict::HandBack(why) => {
+                self.handed_back = Some(why);
+                Err(Refusal::new(ReasonCode::Interrupted, phase, format!("handed back at the {} gate: {why}", phase.as_str())).into())
+            }
         }
-        Err(Refusal::new(ReasonCode::CancelledByOperator, phase, format!("called off at the {} gate", phase.as_str())).into())
+    }
+
+    /// A gate has refused: the keeper may look at what was found before the run is closed with it.
+    fn tell_refused<T>(&self, outcome: Result<T, Stop>, keeper: &dyn Gatekeeper) -> Result<T, Stop> {
+        if let Err(Stop::Refused(refusal)) = &outcome {
+            let ours = [ReasonCode::Interrupted, ReasonCode::CancelledByOperator, ReasonCode::LeaseLost].contains(&refusal.code);
+            if !ours && !self.env.cancel.is_cancelled() {
+                let halt = Standing { lease: &self.lease, host: self.host, env: &self.env, proof: refusal.as_ref() };
+                keeper.refused(refusal, &halt);
+            }
+        }
+        outcome
     }
 
     /// Writes the end of the attempt into the ledger and makes the result.
@@ -459,7 +530,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn interrupted(self, refusal: &Refusal) -> Result<RunResult, LedgerError> {
-        let signal = self.host.signal.get().unwrap_or("CANCEL");
+        let signal = self.host.signal.get().or(self.handed_back).unwrap_or("CANCEL");
         let mut result = self.result(Status::Queued, None, Some(refusal), Value::Null, self.evidence.clone());
         result.exit = match signal {
             "HUP" => 129,
