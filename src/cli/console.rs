@@ -63,6 +63,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     let mode = mode(config, args.read_only);
     let (_log, notice) = log(config, &mode, &environment);
 
+    let may_write = mode == Mode::Operate;
     let mouse = config.flag("console", "mouse");
     let start = Start {
         now: context.clock.now(),
@@ -82,7 +83,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     crossterm::style::force_color_output(true);
     install_panic_hook(std::thread::current().id());
     let (outbox, inbox) = app::channel();
-    let world = World { config: config.clone(), clock: context.clock.clone(), actor: context.actor() };
+    let world = World { config: config.clone(), clock: context.clock.clone(), actor: context.actor(), may_write };
     let effects = Effects::start(world, outbox.clone())?;
     let ssh = environment("SSH_CONNECTION").is_some() || environment("SSH_TTY").is_some();
     let setup = Setup {

@@ -11,7 +11,6 @@ use crossterm::event::{Event, MouseEventKind};
 use super::effects::{Clipboard, Effects};
 use super::keys::Chord;
 use super::model::Model;
-use super::model::popup::Popup;
 use super::msg::{Effect, Msg, Told};
 use super::terminal::{Screen, Terminal, listen, suspend};
 use super::update::{next_turn, update};
@@ -23,6 +22,9 @@ const DRAIN: usize = 256;
 
 /// How long a size has to stand before the screen takes it on.
 const SETTLE: Duration = Duration::from_millis(50);
+
+/// The exit code of a console whose terminal went away.
+const HUNG_UP: u8 = 129;
 
 /// How often it is asked whether somebody still sits there.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -59,6 +61,27 @@ impl Pace {
     }
 }
 
+/// What is outside of the loop: the terminal's modes, threads, files. Replaced in tests and in recordings.
+pub trait Outside<W: Write> {
+    /// Carries an effect out.
+    ///
+    /// # Errors
+    /// What the terminal answers.
+    fn perform(&mut self, effect: Effect, screen: &mut Screen<W>) -> io::Result<Vec<Reply>>;
+
+    /// Whether somebody still sits at the terminal.
+    fn alive(&self) -> bool;
+}
+
+/// What an effect comes to at once.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// The console is left with this exit code.
+    Leave(u8),
+    /// Something happened.
+    Msg(Box<Msg>),
+}
+
 /// What the loop is started with.
 #[derive(Debug)]
 pub struct Setup {
@@ -89,9 +112,10 @@ pub fn run(mut model: Model, effects: Effects, inbox: &Receiver<Msg>, outbox: &S
     let (width, height) = crossterm::terminal::size()?;
     model.size = (width, height);
     let screen = Screen::new(super::terminal::output()?, width, height, setup.sync);
-    let mut console = Console { model, screen, effects, setup: setup.clock, clipboard: setup.clipboard, terminal, pace: Pace::new(setup.frame_rate) };
+    let outside = Real { effects, terminal, clipboard: setup.clipboard };
+    let mut console = Console::new(model, screen, outside, setup.clock, setup.frame_rate);
     // A terminal that is gone cannot be told anything: the end of the line is a hang-up.
-    let exit = console.turn(inbox).unwrap_or(129);
+    let exit = console.turn(inbox).unwrap_or(HUNG_UP);
     Terminal::give_back();
     Ok(exit)
 }
@@ -120,145 +144,191 @@ fn read_keys(outbox: Sender<Msg>) -> io::Result<()> {
     std::thread::Builder::new().name("keys".into()).spawn(work).map(drop)
 }
 
-struct Console<W: Write> {
-    model: Model,
-    screen: Screen<W>,
-    effects: Effects,
-    setup: Arc<dyn Clock>,
-    clipboard: Clipboard,
-    terminal: Terminal,
+/// The loop, with all that it turns.
+#[derive(Debug)]
+pub struct Console<W: Write, O: Outside<W>> {
+    /// What is known.
+    pub model: Model,
+    /// What is shown.
+    pub screen: Screen<W>,
+    /// What is outside.
+    pub outside: O,
+    clock: Arc<dyn Clock>,
     pace: Pace,
+    /// A person waits for the next frame.
+    person: bool,
+    /// A size that has not stood long enough.
+    size: Option<((u16, u16), Moment)>,
+    /// When it was last asked whether somebody sits there.
+    asked: Moment,
 }
 
-impl<W: Write> Console<W> {
-    /// Turns until somebody leaves.
-    fn turn(&mut self, inbox: &Receiver<Msg>) -> io::Result<u8> {
-        let mut asked = Moment::now();
-        let mut person = true;
-        let mut size: Option<((u16, u16), Moment)> = None;
+impl<W: Write, O: Outside<W>> Console<W, O> {
+    /// A loop that has not turned yet.
+    pub fn new(model: Model, screen: Screen<W>, outside: O, clock: Arc<dyn Clock>, frame_rate: u32) -> Self {
+        Console { model, screen, outside, clock, pace: Pace::new(frame_rate), person: true, size: None, asked: Moment::now() }
+    }
+
+    /// Turns until somebody leaves. The exit code.
+    ///
+    /// # Errors
+    /// What the terminal answers: it is gone then.
+    pub fn turn(&mut self, inbox: &Receiver<Msg>) -> io::Result<u8> {
         loop {
             let now = Moment::now();
-            if now.duration_since(asked) >= HEARTBEAT {
-                asked = now;
-                if !Terminal::alive() {
-                    return Ok(129);
+            if now.duration_since(self.asked) >= HEARTBEAT {
+                self.asked = now;
+                if !self.outside.alive() {
+                    return Ok(HUNG_UP);
                 }
             }
-            if let Some(((width, height), _)) = size.take_if(|(_, since)| now.duration_since(*since) >= SETTLE) {
+            if let Some(((width, height), _)) = self.size.take_if(|(_, since)| now.duration_since(*since) >= SETTLE) {
                 self.screen.resize(width, height);
-                self.take_in(Msg::Resize(width, height));
-            }
-            let due = self.pace.due(now, person);
-            if self.model.dirty && due <= now {
-                self.model.dirty = false;
-                let model = &self.model;
-                self.screen.draw(|buf| view(model, buf))?;
-                self.pace.drawn(now, person);
-                person = false;
-            }
-            let wake = self.wake(now, asked, size.map(|(_, since)| since), person);
-            let first = match inbox.recv_deadline(wake) {
-                Ok(msg) => msg,
-                Err(RecvTimeoutError::Timeout) => {
-                    if self.time_passed() {
-                        self.model.dirty = true;
-                    }
-                    continue;
+                if let Some(exit) = self.take_in(Msg::Resize(width, height))? {
+                    return Ok(exit);
                 }
+            }
+            self.draw(now)?;
+            let first = match inbox.recv_deadline(self.wake(now)) {
+                Ok(msg) => Some(msg),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return Ok(1),
             };
-            self.take_in(Msg::Clock(self.setup.now()));
-            for msg in std::iter::once(first).chain(inbox.try_iter().take(DRAIN)) {
-                match msg {
-                    Msg::Resize(width, height) => size = Some(((width, height), Moment::now())),
-                    msg => {
-                        person |= matches!(msg, Msg::Key(_) | Msg::Paste(_) | Msg::Wheel { .. } | Msg::Signal(_));
-                        for effect in update(&mut self.model, msg) {
-                            if let Some(exit) = self.perform(effect)? {
-                                return Ok(exit);
-                            }
-                        }
-                    }
-                }
+            if let Some(exit) = self.batch(first, inbox)? {
+                return Ok(exit);
             }
         }
     }
 
-    /// When to wake if no message comes.
-    fn wake(&self, now: Moment, asked: Moment, resized: Option<Moment>, person: bool) -> Moment {
-        let mut wake = asked + HEARTBEAT;
-        if self.model.dirty {
-            wake = wake.min(self.pace.due(now, person));
+    /// Takes in a message and all that have come since; without one, what time alone has changed.
+    fn batch(&mut self, first: Option<Msg>, inbox: &Receiver<Msg>) -> io::Result<Option<u8>> {
+        let now = self.clock.now();
+        // Time alone is no reason to draw, unless something on the screen says so.
+        if first.is_some() || next_turn(&self.model).is_some_and(|turn| turn <= now) {
+            self.take_in(Msg::Clock(now))?;
         }
-        if let Some(since) = resized {
+        for msg in first.into_iter().chain(inbox.try_iter().take(DRAIN)) {
+            match msg {
+                Msg::Resize(width, height) => self.size = Some(((width, height), Moment::now())),
+                msg => {
+                    self.person |= matches!(msg, Msg::Key(_) | Msg::Paste(_) | Msg::Wheel { .. } | Msg::Signal(_));
+                    if let Some(exit) = self.take_in(msg)? {
+                        return Ok(Some(exit));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Draws a frame where one is due.
+    fn draw(&mut self, now: Moment) -> io::Result<()> {
+        if self.model.dirty && self.pace.due(now, self.person) <= now {
+            self.model.dirty = false;
+            let model = &self.model;
+            self.screen.draw(|buf| view(model, buf))?;
+            self.pace.drawn(now, self.person);
+            self.person = false;
+        }
+        Ok(())
+    }
+
+    /// When to wake if no message comes.
+    fn wake(&self, now: Moment) -> Moment {
+        let mut wake = self.asked + HEARTBEAT;
+        if self.model.dirty {
+            wake = wake.min(self.pace.due(now, self.person));
+        }
+        if let Some((_, since)) = self.size {
             wake = wake.min(since + SETTLE);
         }
         if let Some(turn) = next_turn(&self.model) {
-            let left = u64::try_from(turn.0.saturating_sub(self.setup.now().0)).unwrap_or(0);
+            let left = u64::try_from(turn.0.saturating_sub(self.clock.now().0)).unwrap_or(0);
             wake = wake.min(now + Duration::from_micros(left));
         }
         wake
     }
 
-    /// Lets the clock of the screen follow where something on it changes by time alone. Says whether it did.
-    fn time_passed(&mut self) -> bool {
-        let now = self.setup.now();
-        let turned = next_turn(&self.model).is_some_and(|turn| turn <= now);
-        if turned {
-            self.take_in(Msg::Clock(now));
-        }
-        turned
-    }
-
-    fn take_in(&mut self, msg: Msg) {
-        for effect in update(&mut self.model, msg) {
-            self.effects.perform(effect);
-        }
-    }
-
-    /// Carries an effect out. Says with which exit code to leave, if it is to leave.
-    fn perform(&mut self, effect: Effect) -> io::Result<Option<u8>> {
-        match self.effects.perform(effect) {
-            Some(Effect::Leave(exit)) => return Ok(Some(exit)),
-            Some(Effect::Repaint) => self.screen.repaint(),
-            Some(Effect::Mouse(on)) => self.terminal.set_mouse(on)?,
-            Some(Effect::Copy { what, text }) => self.copy(&what, &text)?,
-            Some(Effect::Suspend) => {
-                Terminal::give_back();
-                suspend();
-                self.come_back()?;
+    /// Takes in one message with all that follows from it.
+    fn take_in(&mut self, msg: Msg) -> io::Result<Option<u8>> {
+        let mut waiting = std::collections::VecDeque::from([msg]);
+        while let Some(msg) = waiting.pop_front() {
+            for effect in update(&mut self.model, msg) {
+                for reply in self.outside.perform(effect, &mut self.screen)? {
+                    match reply {
+                        Reply::Leave(exit) => return Ok(Some(exit)),
+                        Reply::Msg(msg) => waiting.push_back(*msg),
+                    }
+                }
             }
-            Some(Effect::Resumed) => self.come_back()?,
-            Some(other) => self.take_in(Msg::Told(Told::bad(format!("{other:?} cannot be done here")))),
-            None => {}
         }
         Ok(None)
     }
+}
 
+/// The terminal that a person sits at, and the threads behind it.
+#[derive(Debug)]
+struct Real {
+    effects: Effects,
+    terminal: Terminal,
+    clipboard: Clipboard,
+}
+
+impl<W: Write> Outside<W> for Real {
+    fn perform(&mut self, effect: Effect, screen: &mut Screen<W>) -> io::Result<Vec<Reply>> {
+        let told = |told: Told| Reply::Msg(Box::new(Msg::Told(told)));
+        Ok(match self.effects.perform(effect) {
+            None => Vec::new(),
+            Some(Effect::Leave(exit)) => vec![Reply::Leave(exit)],
+            Some(Effect::Repaint) => {
+                screen.repaint();
+                Vec::new()
+            }
+            Some(Effect::Mouse(on)) => {
+                self.terminal.set_mouse(on)?;
+                Vec::new()
+            }
+            Some(Effect::Copy { what, text }) => copy(self.clipboard, screen, what, &text)?,
+            Some(Effect::Suspend) => {
+                Terminal::give_back();
+                suspend();
+                self.come_back(screen)?
+            }
+            Some(Effect::Resumed) => self.come_back(screen)?,
+            Some(other) => vec![told(Told::bad(format!("{other:?} cannot be done here")))],
+        })
+    }
+
+    fn alive(&self) -> bool {
+        Terminal::alive()
+    }
+}
+
+impl Real {
     /// Takes the terminal again after a stop, at the size that it has now.
-    fn come_back(&mut self) -> io::Result<()> {
+    fn come_back<W: Write>(&mut self, screen: &mut Screen<W>) -> io::Result<Vec<Reply>> {
         self.terminal.enter()?;
         let (width, height) = crossterm::terminal::size()?;
-        self.screen.resize(width, height);
-        self.take_in(Msg::Resize(width, height));
-        Ok(())
+        screen.resize(width, height);
+        Ok(vec![Reply::Msg(Box::new(Msg::Resize(width, height)))])
     }
+}
 
-    fn copy(&mut self, what: &str, text: &str) -> io::Result<()> {
-        let sequence = self.clipboard.sequence(text);
-        let told = match &sequence {
-            Some(bytes) => {
-                self.screen.send(bytes)?;
-                Told::good(format!("copied: {what}"))
-            }
-            None => Told::plain(format!("{what}: too long for the clipboard, or that is off; select it here")),
-        };
-        // A short text is in the line that says so; a longer one is there to be selected by hand.
-        if text.contains('\n') || sequence.is_none() {
-            let lines = text.lines().map(str::to_owned).collect();
-            self.model.popups.push(Popup::Text { title: what.to_owned(), lines, top: 0 });
+/// Copies a text. A short one stands in the line that says so; any other is there to be selected by hand,
+/// since nobody can know whether the terminal obeyed.
+fn copy<W: Write>(clipboard: Clipboard, screen: &mut Screen<W>, what: String, text: &str) -> io::Result<Vec<Reply>> {
+    let sequence = clipboard.sequence(text);
+    let told = match &sequence {
+        Some(bytes) => {
+            screen.send(bytes)?;
+            Told::good(format!("copied: {what}{}", if text.contains('\n') || what == text { String::new() } else { format!(" {text}") }))
         }
-        self.take_in(Msg::Told(told));
-        Ok(())
+        None => Told::plain("too long for the clipboard, or that is off; select it here, or :export it"),
+    };
+    let mut replies = vec![Reply::Msg(Box::new(Msg::Told(told)))];
+    if text.contains('\n') || sequence.is_none() {
+        let lines = text.lines().map(str::to_owned).collect();
+        replies.push(Reply::Msg(Box::new(Msg::Text { title: what, lines })));
     }
+    Ok(replies)
 }

@@ -17,5 +17,7 @@ pub mod model;
 pub mod msg;
 pub mod panes;
 pub mod terminal;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod update;
 pub mod view;

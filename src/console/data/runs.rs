@@ -31,7 +31,10 @@ pub struct Runs {
     limits: Limits,
     workers: usize,
     complete: bool,
-    generation: u64,
+    /// Runs that have not ended: only they can be stuck.
+    live: Vec<u32>,
+    counts: Counts,
+    counted: Instant,
 }
 
 /// How many runs there are of what needs a look.
@@ -56,11 +59,11 @@ pub struct Counts {
 impl Runs {
     /// No runs yet; `limits` say when one is stuck.
     pub fn new(limits: Limits) -> Self {
-        Runs { lines: Vec::new(), folded: Vec::new(), index: HashMap::new(), limits, workers: 0, complete: false, generation: 0 }
+        Runs { lines: Vec::new(), folded: Vec::new(), index: HashMap::new(), limits, workers: 0, complete: false, live: Vec::new(), counts: Counts::default(), counted: Instant(i64::MIN) }
     }
 
     /// Takes in what changed. Says whether anything did.
-    pub fn merge(&mut self, update: RunsUpdate) -> bool {
+    pub fn merge(&mut self, update: RunsUpdate, now: Instant) -> bool {
         let mut changed = (self.workers, self.complete) != (update.workers, update.complete || self.complete);
         (self.workers, self.complete) = (update.workers, update.complete || self.complete);
         for line in update.lines {
@@ -82,18 +85,15 @@ impl Runs {
                 }
             }
         }
-        self.generation += u64::from(changed);
+        if changed {
+            self.count(now);
+        }
         changed
     }
 
     /// Whether every run has been told; until then the list is only a beginning.
     pub fn complete(&self) -> bool {
         self.complete
-    }
-
-    /// A number that changes with the list.
-    pub fn generation(&self) -> u64 {
-        self.generation
     }
 
     /// How many there are.
@@ -143,22 +143,39 @@ impl Runs {
         self.workers
     }
 
-    /// What there is to look at.
-    pub fn counts(&self, now: Instant) -> Counts {
-        let mut counts = Counts { all: self.lines.len(), ..Counts::default() };
-        for line in &self.lines {
-            match line.status {
-                Status::Running => counts.running += 1,
-                Status::Queued => counts.queued += 1,
-                Status::PublishPending => counts.pending += 1,
-                Status::Failed => counts.failed += 1,
-                Status::Done => counts.done += 1,
-                Status::Cancelled | Status::Rejected => {}
-            }
-            let live = matches!(line.status, Status::Running | Status::Queued | Status::PublishPending);
-            counts.stuck += usize::from(live && self.stuck(line, now).is_some());
+    /// What there is to look at, as last counted.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Counts anew what time alone makes stuck; at most once a second, as lists are long.
+    pub fn clock(&mut self, now: Instant) {
+        if now.0.saturating_sub(self.counted.0) >= 1_000_000 {
+            self.counted = now;
+            self.counts.stuck = self.live.iter().filter(|at| self.at(**at).is_some_and(|line| self.stuck(line, now).is_some())).count();
         }
-        counts
+    }
+
+    fn count(&mut self, now: Instant) {
+        self.counts = Counts { all: self.lines.len(), ..Counts::default() };
+        self.live.clear();
+        for (at, line) in (0u32..).zip(&self.lines) {
+            let counts = &mut self.counts;
+            let slot = match line.status {
+                Status::Running => &mut counts.running,
+                Status::Queued => &mut counts.queued,
+                Status::PublishPending => &mut counts.pending,
+                Status::Failed => &mut counts.failed,
+                Status::Done => &mut counts.done,
+                Status::Cancelled | Status::Rejected => continue,
+            };
+            *slot += 1;
+            if !matches!(line.status, Status::Failed | Status::Done) {
+                self.live.push(at);
+            }
+        }
+        self.counted = Instant(i64::MIN);
+        self.clock(now);
     }
 
     /// The rows that pass `filter`, in order. Where `within` is given only those rows are looked at.

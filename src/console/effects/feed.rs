@@ -1,5 +1,6 @@
 //! The ledger's feed: looks for changes less than twice a second, and tells what changed and nothing else.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,7 +116,7 @@ impl Watch {
         let ledger = match &self.ledger {
             Some(ledger) => ledger.clone(),
             None => {
-                let ledger = Arc::new(Ledger::open_read_only(&path, self.world.clock.clone(), &self.world.actor)?);
+                let ledger = Arc::new(self.open(&path)?);
                 self.stamp = ledger.immutable().then_some(stamp);
                 self.forget();
                 self.ledger.insert(ledger).clone()
@@ -128,6 +129,18 @@ impl Watch {
             Some((seen, ..)) if seen == version => self.gone(&ledger, life),
             Some((_, newest, _)) => self.changed(&ledger, version, newest, life),
             None => self.all(&ledger, version, life),
+        }
+    }
+
+    /// A ledger of an older program is brought up first, where that is allowed.
+    fn open(&self, path: &Path) -> Result<Ledger, LedgerError> {
+        let World { clock, actor, may_write, .. } = &self.world;
+        match Ledger::open_read_only(path, clock.clone(), actor) {
+            Err(LedgerError::Io(_)) if *may_write => {
+                Ledger::open(path, clock.clone(), actor)?;
+                Ledger::open_read_only(path, clock.clone(), actor)
+            }
+            opened => opened,
         }
     }
 

@@ -30,6 +30,8 @@ pub struct World {
     pub clock: Arc<dyn Clock>,
     /// Who acts.
     pub actor: String,
+    /// Whether anything may be changed.
+    pub may_write: bool,
 }
 
 impl World {

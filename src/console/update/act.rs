@@ -233,7 +233,7 @@ fn freeze(model: &mut Model) -> Vec<Effect> {
             model.now = model.clock;
             let full = frozen.pending.len() >= super::MAX_PENDING;
             for update in frozen.pending {
-                model.runs.merge(update);
+                model.runs.merge(update, model.now);
             }
             refresh(model);
             model.asked = None;

@@ -124,6 +124,7 @@ fn clock(model: &mut Model, now: Instant) -> Vec<Effect> {
     model.clock = now;
     if model.frozen.is_none() {
         model.now = now;
+        model.runs.clock(now);
     }
     if model.flash.as_ref().is_some_and(|(told, since)| told.mood != Mood::Bad && now >= since.plus_micros(FLASH)) {
         model.flash = None;
@@ -185,7 +186,7 @@ fn runs(model: &mut Model, update: RunsUpdate) -> Vec<Effect> {
         }
         return Vec::new();
     }
-    model.runs.merge(update);
+    model.runs.merge(update, model.now);
     refresh(model);
     follow(model)
 }
@@ -217,3 +218,6 @@ fn follow(model: &mut Model) -> Vec<Effect> {
     model.asked = Some(now);
     vec![Effect::Load(run_key)]
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ pub(super) fn header(model: &Model, buf: &mut Buffer, area: Rect) {
     let banners = banners(model);
     let taken: u16 = banners.iter().map(|text| columns(text) + 3).sum();
     let room = canvas.width().saturating_sub(taken);
-    let counts = model.runs.counts(model.now);
+    let counts = model.runs.counts();
     let glyphs = model.look.glyphs;
     let mut pieces = vec![piece(" ofs ", Role::Title), piece(safe(&model.workspace), Role::Dim)];
     let some = |n: usize, glyph: &str, name: &str, role: Role| (n > 0).then(|| piece(format!("  {glyph} {n} {name}"), role));
@@ -64,10 +64,12 @@ fn since(model: &Model, micros: i64) -> String {
 pub(super) fn tabs(model: &Model, buf: &mut Buffer, area: Rect) {
     let mut canvas = Canvas::new(buf, area, &model.look);
     let run = model.selected().map(|line| format!("run {} ", line.run_key.get(..8).unwrap_or(&line.run_key))).unwrap_or_default();
-    let room = canvas.width().saturating_sub(columns(&run) + 1);
     let views: Vec<View> = std::iter::once(View::Dashboard).chain(View::PANES).collect();
     let wanted: u16 = views.iter().map(|view| columns(&label(model, *view, true)) + 1).sum();
-    let whole = wanted < room;
+    let width = canvas.width();
+    // The views come before the run: its key stands in the list and in every pane's frame, too.
+    let run = if wanted + columns(&run) < width { run } else { String::new() };
+    let (room, whole) = (width.saturating_sub(columns(&run)), wanted <= width);
     let pieces: Vec<Piece<'_>> = views
         .iter()
         .flat_map(|view| {
@@ -77,7 +79,7 @@ pub(super) fn tabs(model: &Model, buf: &mut Buffer, area: Rect) {
         })
         .collect();
     canvas.part(0, 0, room, 1).line(0, 0, &pieces);
-    canvas.text(room + 1, 0, columns(&run), &run, Role::Value);
+    canvas.text(room, 0, columns(&run), &run, Role::Value);
 }
 
 fn label(model: &Model, view: View, whole: bool) -> String {

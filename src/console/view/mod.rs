@@ -59,3 +59,6 @@ pub fn text(model: &Model) -> String {
     }
     still.join("\n") + "\n"
 }
+
+#[cfg(test)]
+mod tests;
