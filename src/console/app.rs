@@ -117,6 +117,9 @@ pub fn run(mut model: Model, effects: Effects, inbox: &Receiver<Msg>, outbox: &S
     // A terminal that is gone cannot be told anything: the end of the line is a hang-up.
     let exit = console.turn(inbox).unwrap_or(HUNG_UP);
     Terminal::give_back();
+    if exit == HUNG_UP {
+        console.outside.effects.hand_back(word(exit));
+    }
     Ok(exit)
 }
 
@@ -279,7 +282,13 @@ impl<W: Write> Outside<W> for Real {
         let told = |told: Told| Reply::Msg(Box::new(Msg::Told(told)));
         Ok(match self.effects.perform(effect) {
             None => Vec::new(),
-            Some(Effect::Leave(exit)) => vec![Reply::Leave(exit)],
+            Some(Effect::Leave(exit)) => {
+                let left = self.effects.hand_back(word(exit));
+                if !left.is_empty() {
+                    tracing::warn!("not handed back in time, their leases run out: {}", left.join(", "));
+                }
+                vec![Reply::Leave(exit)]
+            }
             Some(Effect::Repaint) => {
                 screen.repaint();
                 Vec::new()
@@ -311,6 +320,16 @@ impl Real {
         let (width, height) = crossterm::terminal::size()?;
         screen.resize(width, height);
         Ok(vec![Reply::Msg(Box::new(Msg::Resize(width, height)))])
+    }
+}
+
+/// Under which word builds are handed back by a console that is left so.
+fn word(exit: u8) -> &'static str {
+    match exit {
+        129 => "HUP",
+        130 => "INT",
+        143 => "TERM",
+        _ => "QUIT",
     }
 }
 

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::builds::BuildEvent;
 use super::data::detail::Detail;
 use super::data::runs::RunsUpdate;
 use super::keys::Chord;
 use super::terminal::Signal;
+use crate::pipeline::run::step::Answer;
 use crate::time::Instant;
 
 /// Something that happened.
@@ -37,6 +39,13 @@ pub enum Msg {
         run_key: String,
         /// What was found, or why nothing could be.
         found: Result<Arc<Detail>, String>,
+    },
+    /// Something happened to a build of this console.
+    Build {
+        /// The run.
+        run_key: String,
+        /// What.
+        event: BuildEvent,
     },
     /// The intents that the workspace holds.
     Intents(Vec<IntentFile>),
@@ -201,6 +210,15 @@ pub enum Effect {
         path: PathBuf,
         /// Stop at each gate.
         step: bool,
+    },
+    /// Set a breakpoint, or take it away; `off` takes all away.
+    Break(String),
+    /// Answer a build that stands at a gate.
+    Answer {
+        /// The run.
+        run_key: String,
+        /// What is answered.
+        answer: Answer,
     },
     /// Put a text into the clipboard.
     Copy {

@@ -171,7 +171,6 @@ mod tests {
     use super::super::testing::*;
     use super::super::{ExecutionMode, RunFilter};
     use crate::time::Clock;
-    use super::*;
     use serde_json::json;
 
     #[test]

@@ -7,9 +7,11 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::World;
+use crate::console::data::Source;
 use crate::console::data::detail::Detail;
 use crate::console::msg::Msg;
 use crate::ledger::Ledger;
+use crate::store::Store;
 
 /// How long the selection has to rest before its run is read.
 const CALM: Duration = Duration::from_millis(120);
@@ -32,10 +34,11 @@ impl Loader {
         let wish = Arc::new(Wish::default());
         let mine = wish.clone();
         let work = move || {
+            let mut shelf = Shelf { world, source: None };
             let mut last = None;
             loop {
                 let run_key = mine.take(last.as_deref());
-                let found = load(&world, &run_key).map(Arc::new);
+                let found = shelf.load(&run_key).map(Arc::new);
                 last = Some(run_key.clone());
                 if told.send(Msg::Detail { run_key, found }).is_err() {
                     return;
@@ -73,7 +76,27 @@ impl Wish {
     }
 }
 
-fn load(world: &World, run_key: &str) -> Result<Detail, String> {
-    let ledger = Ledger::open_read_only(&world.ledger_path(), world.clock.clone(), &world.actor).map_err(|e| e.to_string())?;
-    Detail::load(&ledger, run_key)
+/// What details are read from: opened once, and anew where it failed or cannot see changes.
+struct Shelf {
+    world: World,
+    source: Option<Source>,
+}
+
+impl Shelf {
+    fn load(&mut self, run_key: &str) -> Result<Detail, String> {
+        let source = match self.source.take() {
+            Some(source) if !source.ledger.immutable() => source,
+            _ => self.open()?,
+        };
+        let detail = Detail::load(&source, run_key).map_err(|e| e.to_string())?;
+        self.source = Some(source);
+        Ok(detail)
+    }
+
+    fn open(&self) -> Result<Source, String> {
+        let World { config, clock, actor, .. } = &self.world;
+        let ledger = Ledger::open_read_only(&self.world.ledger_path(), clock.clone(), actor).map_err(|e| e.to_string())?;
+        let store = crate::operate::open::store(config).map(|store| Arc::new(store) as Arc<dyn Store>).map_err(|e| e.message);
+        Ok(Source { ledger: Arc::new(ledger), store, config: config.clone(), clock: clock.clone() })
+    }
 }

@@ -24,8 +24,8 @@ pub(super) fn carry_out(world: &World, run_key: &str, order: &Order) -> Told {
         Err(error) => return failed(name, short, &error),
     };
     let done = match order {
-        Order::Cancel { reason } => end(&ledger, End::Cancel, run_key, reason),
-        Order::Fail { reason } => end(&ledger, End::Fail, run_key, reason),
+        Order::Cancel { reason } => ledger.carry_out(End::Cancel, run_key, reason, PATIENCE).map(words),
+        Order::Fail { reason } => ledger.carry_out(End::Fail, run_key, reason, PATIENCE).map(words),
         Order::Note { text } => ledger.note(run_key, text).map(|row| format!("event {} holds it", row.last_seq)),
         Order::Bundle { file } => return bundled(world, &ledger, run_key, &world.config.workspace.join(file)),
         Order::Resume | Order::Retry { .. } => return Told::bad(format!("{name} {short}: a build does that")),
@@ -40,11 +40,26 @@ fn failed(name: &str, short: &str, error: &LedgerError) -> Told {
     Told::bad(format!("{name} {short}: {}: {error}", error.code()))
 }
 
-fn end(ledger: &Ledger, order: End, run_key: &str, reason: &str) -> Result<String, LedgerError> {
-    Ok(match ledger.carry_out(order, run_key, reason, PATIENCE)? {
+/// What came of an order to end a run.
+pub(super) fn ordered(name: &str, run_key: &str, ordered: Result<Ordered, LedgerError>) -> Told {
+    let short = run_key.get(..8).unwrap_or(run_key);
+    match ordered {
+        Ok(ordered) => Told::good(format!("{name} {short}: {}", words(ordered))),
+        Err(error) => failed(name, short, &error),
+    }
+}
+
+/// Renews a spent retry budget by one.
+pub(super) fn grant(world: &World, run_key: &str, reason: &str) -> Result<(), Told> {
+    let granted = Ledger::open(&world.ledger_path(), world.clock.clone(), &world.actor).and_then(|ledger| ledger.grant_retries(run_key, 1, reason));
+    granted.map(drop).map_err(|error| failed("retry", run_key.get(..8).unwrap_or(run_key), &error))
+}
+
+fn words(ordered: Ordered) -> String {
+    match ordered {
         Ordered::Ended { from, to } => format!("was {from}, is {to}"),
-        Ordered::Asked { owner, expires } => format!("{owner} was asked and has not obeyed yet; from {expires} on it can be ended without it"),
-    })
+        Ordered::Asked { owner, .. } => format!("{owner} was asked; it obeys at its next safe point"),
+    }
 }
 
 fn bundled(world: &World, ledger: &Ledger, run_key: &str, file: &std::path::Path) -> Told {

@@ -3,10 +3,12 @@
 pub mod popup;
 pub mod prompt;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use self::popup::Popup;
 use super::action::{Action, Place};
+use super::builds::Ending;
 use super::data::detail::Detail;
 use super::data::runs::{Runs, RunsUpdate};
 use super::keys::Keymap;
@@ -14,6 +16,9 @@ use super::look::Look;
 use super::msg::{Feed, Told};
 use super::panes::Panes;
 use crate::ledger::{Limits, RunLine};
+use crate::pipeline::gate::Refusal;
+use crate::pipeline::peek::Peeked;
+use crate::pipeline::run::step::Paused;
 use crate::time::Instant;
 
 /// A view: one pane, several, or what stands about one run.
@@ -128,6 +133,17 @@ pub enum Mode {
     ReadOnly(String),
 }
 
+/// A build of this console, as far as the screen is concerned.
+#[derive(Debug, Clone, Default)]
+pub struct Own {
+    /// It stands at a gate and waits for an answer.
+    pub paused: Option<Box<Paused>>,
+    /// What was looked at there.
+    pub shown: Option<Result<Peeked, Box<Refusal>>>,
+    /// It has ended.
+    pub ended: Option<Box<Ending>>,
+}
+
 /// What the console starts with.
 #[derive(Debug, Clone)]
 pub struct Start {
@@ -172,6 +188,8 @@ pub struct Model {
     pub slot: Slot,
     /// The run that [`Effect::Load`](super::msg::Effect::Load) was last sent for, and its newest event and sign then.
     pub(super) asked: Option<(String, u64, Instant)>,
+    /// Builds of this console, by run.
+    pub own: BTreeMap<String, Own>,
     /// The view.
     pub view: View,
     /// The pane of the dashboard that has the keys.
@@ -226,6 +244,7 @@ impl Model {
             runs: Runs::new(start.limits),
             slot: Slot::Empty,
             asked: None,
+            own: BTreeMap::new(),
             view: View::Dashboard,
             focus: View::Runs,
             trail: Vec::new(),
@@ -262,7 +281,21 @@ impl Model {
 
     /// Builds of this console that are running.
     pub fn own_builds(&self) -> usize {
-        0
+        self.own.values().filter(|own| own.ended.is_none()).count()
+    }
+
+    /// The selected run, where it is a build of this console that stands at a gate.
+    pub fn at_gate(&self) -> Option<(&str, &Own)> {
+        let key = self.panes.runs.selected()?;
+        let (key, own) = self.own.get_key_value(key)?;
+        own.paused.is_some().then_some((key.as_str(), own))
+    }
+
+    /// Where keys have a meaning now, the narrowest place first.
+    pub fn places(&self) -> Vec<Place> {
+        let step = self.at_gate().is_some() && !self.read_only();
+        let here = [self.pane().place(), Place::Global];
+        step.then_some(Place::Step).into_iter().chain(here).collect()
     }
 
     /// Whether nothing can be changed from here.

@@ -39,6 +39,8 @@ pub enum Popup {
     },
     /// Intents to build from.
     Picker(Picker),
+    /// A gate at which a build waits.
+    Gate(Gate),
 }
 
 /// The palette.
@@ -119,6 +121,8 @@ pub enum Answer {
         /// Stop at each gate.
         step: bool,
     },
+    /// A build that waits at a gate is called off.
+    Abort(String),
     /// The console is left; own builds are handed back.
     Leave,
 }
@@ -204,4 +208,19 @@ pub struct Picker {
     pub at: usize,
     /// Whether the build stops at each gate.
     pub step: bool,
+}
+
+/// A gate at which a build waits for an answer.
+#[derive(Debug, Clone, Default)]
+pub struct Gate {
+    /// The run.
+    pub run_key: String,
+    /// Which of the things that can be looked at is chosen.
+    pub look: usize,
+    /// What is looked for in it.
+    pub find: Prompt,
+    /// Whether that is being typed.
+    pub typing: bool,
+    /// The first row in sight of what was looked at.
+    pub top: usize,
 }

@@ -5,6 +5,7 @@
 
 pub mod parts;
 pub mod runs;
+pub mod triage;
 #[cfg(test)]
 pub mod testing;
 
@@ -13,6 +14,7 @@ use ratatui::layout::Rect;
 
 use self::parts::{Canvas, Copyable, Heading};
 use self::runs::RunsPane;
+use self::triage::TriagePane;
 use super::action::Action;
 use super::data::detail::Detail;
 use super::data::runs::Runs;
@@ -26,6 +28,8 @@ use crate::time::Instant;
 pub struct Panes {
     /// The list of runs.
     pub runs: RunsPane,
+    /// Why the selected run stands where it does.
+    pub triage: TriagePane,
 }
 
 static NONE: std::sync::LazyLock<Filter> = std::sync::LazyLock::new(Filter::default);
@@ -50,25 +54,30 @@ impl Panes {
     /// Lets a pane obey. Says whether the action has a meaning there.
     #[expect(clippy::too_many_arguments, reason = "what a pane may look at, and nothing more")]
     pub fn act(&mut self, view: View, action: Action, runs: &Runs, detail: Option<&Detail>, log: &[String], now: Instant, height: u16) -> bool {
-        let _ = (detail, log);
+        let _ = log;
         match view {
             View::Runs => self.runs.act(action, runs, now, height),
+            View::Triage => detail.is_some_and(|detail| self.triage.act(action, &detail.triage, height)),
             _ => false,
         }
     }
 
     /// What the selected row of a pane puts into the clipboard.
     pub fn copyable(&self, view: View, runs: &Runs, detail: Option<&Detail>) -> Option<Copyable> {
-        let _ = (runs, detail);
+        let _ = runs;
         match view {
+            View::Triage => detail.and_then(|detail| self.triage.copyable(&detail.triage)),
             _ => self.runs.copyable(),
         }
     }
 
     /// The rows of a pane as shown, the names of its columns first.
     pub fn table(&self, view: View, runs: &Runs, detail: Option<&Detail>, log: &[String], now: Instant) -> Vec<Vec<String>> {
-        let _ = (detail, log, view);
-        self.runs.table(runs, now)
+        let _ = log;
+        match (view, detail) {
+            (View::Triage, Some(detail)) => self.triage.table(&detail.triage),
+            _ => self.runs.table(runs, now),
+        }
     }
 
     /// Draws a pane that shows something about one run.

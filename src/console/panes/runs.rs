@@ -251,7 +251,7 @@ fn cells<'l>(line: &'l RunLine, stuck: Option<&'static str>, now: Instant, state
     let reason = match (stuck, line.asked, line.reason_code.as_deref()) {
         (Some(stuck), ..) => piece(format!("STUCK {stuck}"), Role::Warn),
         (None, true, _) => piece("asked to end", Role::Warn),
-        (None, false, Some(code)) => piece(code, if role == Role::Good { Role::Dim } else { role }),
+        (None, false, Some(code)) => piece(code, Role::Text),
         (None, false, None) => piece("", Role::Text),
     };
     let lease = match (line.status, line.standing().takeover_legal(now)) {
@@ -266,7 +266,7 @@ fn cells<'l>(line: &'l RunLine, stuck: Option<&'static str>, now: Instant, state
         piece(age(line, now), Role::Value),
         piece(line.run_key.get(..8).unwrap_or(&line.run_key), Role::Value),
         piece(line.request_id.as_deref().unwrap_or("-"), Role::Text),
-        piece(line.phase.as_deref().unwrap_or(""), Role::Dim),
+        piece(line.phase.as_deref().unwrap_or(""), Role::Text),
         piece(percent(line), Role::Value),
         reason,
         piece(if line.attempts() == 0 { String::new() } else { line.attempts().to_string() }, Role::Dim),

@@ -1,6 +1,6 @@
 //! What each action does.
 
-use super::{follow, operate, palette, refresh, say};
+use super::{build, follow, operate, palette, refresh, say};
 use crate::console::action::{Action, Place};
 use crate::console::filter::Filter;
 use crate::console::model::popup::{Answer, Choice, Confirm, Picker, Popup};
@@ -22,7 +22,8 @@ pub fn why_not(model: &Model, action: Action) -> Option<String> {
         Action::CopySummary | Action::CopyCommand | Action::Triage if model.selected().is_none() => Some("no run is selected".into()),
         _ => {
             let place = action.entry().place;
-            (place != Place::Global && place != model.pane().place()).then(|| format!("only in {}", place.name()))
+            let why = if place == Place::Step { "no build of this console waits at a gate here".to_owned() } else { format!("only in {}", place.name()) };
+            (!model.places().contains(&place)).then_some(why)
         }
     }
 }
@@ -43,6 +44,11 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Effect> {
         Action::Evidence => goto(model, View::Evidence),
         Action::Log => goto(model, View::Log),
         Action::Triage => goto(model, View::Triage),
+        Action::Open if model.view == View::Triage => {
+            let chosen = model.detail().and_then(|detail| model.panes.triage.chosen(&detail.triage));
+            return chosen.map(|action| act(model, action)).unwrap_or_default();
+        }
+        Action::Open if model.pane() == View::Runs && model.at_gate().is_some() => build::show(model),
         Action::Open if model.pane() == View::Runs && model.selected().is_some() => goto(model, View::Triage),
         Action::LastView => {
             let last = model.last.unwrap_or(View::Dashboard);
@@ -76,6 +82,7 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Effect> {
         }
         Action::Copy | Action::CopyCommand | Action::CopySummary => return copy(model, action),
         Action::Resume | Action::Retry | Action::Cancel | Action::Fail | Action::Note | Action::Bundle => operate::ask(model, action),
+        Action::Continue | Action::RunToEnd | Action::Abort => return build::answer(model, action),
         Action::Mouse => {
             model.mouse = !model.mouse;
             let told = if model.mouse { "the mouse is taken; hold Shift to select text" } else { "the mouse is yours again" };
@@ -172,9 +179,7 @@ fn back(model: &mut Model) {
     if !model.panes.filter(view).is_empty() {
         set_filter(model, Filter::default());
     } else if let Some(before) = model.trail.pop() {
-        model.last = Some(model.view);
-        model.view = before;
-        refresh(model);
+        return_to(model, before);
     } else if model.view == View::Dashboard && model.focus != View::Runs {
         model.focus = View::Runs;
     }
@@ -196,11 +201,18 @@ fn quit(model: &mut Model) -> Vec<Effect> {
     if model.trail.is_empty() {
         return leave(model);
     }
-    let before = model.trail.pop();
-    model.last = Some(model.view);
-    model.view = before.unwrap_or(View::Dashboard);
-    refresh(model);
+    let before = model.trail.pop().unwrap_or(View::Dashboard);
+    return_to(model, before);
     follow(model)
+}
+
+fn return_to(model: &mut Model, view: View) {
+    model.last = Some(model.view);
+    model.view = view;
+    if View::LIVE.contains(&view) {
+        model.focus = view;
+    }
+    refresh(model);
 }
 
 fn leave(model: &mut Model) -> Vec<Effect> {
@@ -246,6 +258,9 @@ fn freeze(model: &mut Model) -> Vec<Effect> {
 fn copy(model: &mut Model, action: Action) -> Vec<Effect> {
     let found = match action {
         Action::CopySummary => model.detail().map(|detail| ("incident summary".to_owned(), detail.summary(model.now))),
+        Action::CopyCommand if model.view == View::Triage => {
+            model.detail().and_then(|detail| model.panes.triage.command(&detail.triage)).map(|command| (command.clone(), command))
+        }
         Action::CopyCommand => operate::command(model).map(|command| (command.clone(), command)),
         _ => model.panes.copyable(model.pane(), &model.runs, model.detail()).map(|c| (c.id, c.text)),
     };

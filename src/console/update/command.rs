@@ -83,6 +83,7 @@ fn with(model: &mut Model, action: Action, argument: &str) -> Vec<Effect> {
                 Vec::new()
             }
         },
+        Action::Break => vec![Effect::Break(argument.to_owned())],
         Action::Export => export(model, argument),
         _ => {
             say(model, Told::bad(usage(action)));

@@ -1,12 +1,13 @@
 //! What each message does to the model, and what it wants done outside. Pure: no clock, no file, no terminal.
 
 mod act;
+mod build;
 mod command;
 mod operate;
 mod palette;
 mod popups;
 
-use super::action::{Action, Place};
+use super::action::Action;
 use super::data::runs::RunsUpdate;
 use super::filter::Filter;
 use super::keys::Chord;
@@ -65,6 +66,7 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             }
             Vec::new()
         }
+        Msg::Build { run_key, event } => build::heard(model, run_key, event),
         Msg::Intents(found) => {
             if let Some(Popup::Picker(picker)) = model.popups.last_mut() {
                 picker.intents = Some(found);
@@ -142,8 +144,7 @@ fn key(model: &mut Model, chord: Chord) -> Vec<Effect> {
         return interrupt(model);
     }
     model.flash = None;
-    let places = [model.pane().place(), Place::Global];
-    let action = model.keys.action(&places, chord);
+    let action = model.keys.action(&model.places(), chord);
     if model.too_small() {
         return if action == Some(Action::Quit) { vec![Effect::Leave(0)] } else { Vec::new() };
     }

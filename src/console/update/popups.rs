@@ -3,7 +3,7 @@
 use crossterm::event::KeyCode;
 
 use super::act::set_filter;
-use super::{command, follow, palette, say};
+use super::{build, command, follow, palette, say};
 use crate::console::action::Action;
 use crate::console::filter::Filter;
 use crate::console::keys::Chord;
@@ -11,17 +11,18 @@ use crate::console::model::Model;
 use crate::console::model::popup::{Answer, Ask, Confirm, Picker, Popup};
 use crate::console::model::prompt::Prompt;
 use crate::console::msg::{Effect, Told};
+use crate::pipeline::run::step;
 
 /// What a key means to a popup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     Yes,
     No,
     Move(isize),
     Other,
 }
 
-fn step(chord: Chord) -> Step {
+pub(super) fn step(chord: Chord) -> Step {
     match (chord.code(), chord.typed()) {
         (KeyCode::Enter, _) => Step::Yes,
         (KeyCode::Esc, _) => Step::No,
@@ -50,6 +51,7 @@ pub(super) fn key(model: &mut Model, chord: Chord) -> Vec<Effect> {
         Popup::Confirm(confirm) => answer(model, chord, confirm),
         Popup::Ask(ask) => asked(model, chord, ask),
         Popup::Picker(picker) => picked(model, chord, picker),
+        Popup::Gate(gate) => build::key(model, chord, gate),
         Popup::Palette(mut palette) => match step(chord) {
             Step::No => Vec::new(),
             Step::Yes => command::run(model, palette),
@@ -67,7 +69,7 @@ pub(super) fn key(model: &mut Model, chord: Chord) -> Vec<Effect> {
     }
 }
 
-fn keep(model: &mut Model, popup: Popup) -> Vec<Effect> {
+pub(super) fn keep(model: &mut Model, popup: Popup) -> Vec<Effect> {
     model.popups.push(popup);
     Vec::new()
 }
@@ -157,6 +159,7 @@ fn answered(answer: Answer) -> Vec<Effect> {
         Answer::No => Vec::new(),
         Answer::Operate { run_key, order } => vec![Effect::Operate { run_key, order }],
         Answer::Build { path, step } => vec![Effect::Build { path, step }],
+        Answer::Abort(run_key) => vec![Effect::Answer { run_key, answer: step::Answer::Abort }],
         Answer::Leave => vec![Effect::Leave(0)],
     }
 }
@@ -209,6 +212,7 @@ pub(super) fn paste(model: &mut Model, text: &str) -> Vec<Effect> {
     let left = match model.popups.last_mut() {
         Some(Popup::Palette(palette)) => palette.prompt.paste(text),
         Some(Popup::Filter { prompt, .. }) => prompt.paste(text),
+        Some(Popup::Gate(gate)) if gate.typing => gate.find.paste(text),
         Some(Popup::Ask(ask)) => ask.typed.as_mut().unwrap_or(&mut ask.words).paste(text),
         _ => text.len(),
     };

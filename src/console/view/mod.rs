@@ -2,6 +2,7 @@
 
 pub mod export;
 mod frame;
+mod gate;
 mod help;
 mod hint;
 pub mod layout;
@@ -36,6 +37,10 @@ fn pane(model: &Model, view: View, buf: &mut Buffer, area: Rect) {
     let focused = view == model.pane();
     match view {
         View::Runs => model.panes.runs.draw(buf, area, &model.runs, model.now, &model.look, focused),
+        View::Triage if let Some(detail) = model.detail() => {
+            let only_look = model.read_only();
+            model.panes.triage.draw(buf, area, &detail.triage, model.now, &model.look, &model.keys, only_look, focused);
+        }
         _ => model.panes.draw(view, buf, area, &model.slot, &model.look, focused),
     }
 }

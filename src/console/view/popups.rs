@@ -3,7 +3,7 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::help;
+use super::{gate, help};
 use crate::console::look::Role;
 use crate::console::model::Model;
 use crate::console::model::popup::{Ask, Confirm, Palette, Picker, Popup};
@@ -22,7 +22,8 @@ pub(super) fn draw(model: &Model, popup: &Popup, buf: &mut Buffer, body: Rect, h
             let mut canvas = Canvas::new(buf, hint, &model.look);
             canvas.clear();
             let at = typed(&mut canvas, 1, 0, "/", prompt);
-            let told = problem.clone().unwrap_or_else(|| "state=FAILED  age<2h  text".into());
+            let told = problem.clone().unwrap_or_else(|| "text  key=value  age<2h".into());
+            let told = format!("Enter keeps, Esc undoes   {told}");
             let role = if problem.is_some() { Role::Bad } else { Role::Dim };
             let room = canvas.width().saturating_sub(at + 3);
             canvas.text(at + 3, 0, room, &told, role);
@@ -31,11 +32,12 @@ pub(super) fn draw(model: &Model, popup: &Popup, buf: &mut Buffer, body: Rect, h
         Popup::Ask(asked) => ask(model, buf, body, asked),
         Popup::Palette(shown) => palette(model, buf, body, shown),
         Popup::Picker(shown) => picker(model, buf, body, shown),
+        Popup::Gate(shown) => gate::draw(model, buf, body, shown),
     }
 }
 
 /// A box in the middle of `body`, as large as its content wants and there is room for.
-fn boxed<'b>(model: &'b Model, buf: &'b mut Buffer, body: Rect, title: &str, width: u16, height: u16) -> Canvas<'b> {
+pub(super) fn boxed<'b>(model: &'b Model, buf: &'b mut Buffer, body: Rect, title: &str, width: u16, height: u16) -> Canvas<'b> {
     let (width, height) = (width.saturating_add(4).min(body.width), height.saturating_add(2).min(body.height));
     let area = Rect::new(body.x + (body.width - width) / 2, body.y + (body.height - height) / 2, width, height);
     Canvas::framed(buf, area, &Heading { title, age: Some(-1), ..Heading::default() }, &model.look, true)
@@ -54,7 +56,7 @@ fn text(model: &Model, buf: &mut Buffer, body: Rect, title: &str, lines: &[Vec<P
 }
 
 /// A line being typed, with its cursor. Returns the column after it.
-fn typed(canvas: &mut Canvas<'_>, x: u16, y: u16, label: &str, prompt: &Prompt) -> u16 {
+pub(super) fn typed(canvas: &mut Canvas<'_>, x: u16, y: u16, label: &str, prompt: &Prompt) -> u16 {
     let at = x + canvas.text(x, y, canvas.width(), label, Role::Key);
     let room = usize::from(canvas.width().saturating_sub(at + 1)).max(1);
     let skip = prompt.cursor().saturating_sub(room.saturating_sub(1));
