@@ -108,7 +108,7 @@ fn frame_rate(config: &Config, ssh: bool) -> u32 {
     if config.is_default("console", "frame_rate") && !ssh { 30 } else { set }
 }
 
-fn limits(config: &Config) -> Limits {
+pub(super) fn limits(config: &Config) -> Limits {
     let launcher = config.launcher();
     let micros = |seconds: u64| i64::try_from(seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
     Limits {
@@ -119,7 +119,7 @@ fn limits(config: &Config) -> Limits {
 }
 
 /// Theme and glyphs. NO_COLOR (not empty) takes every colour away and leaves weight and reverse.
-fn look(config: &Config, term: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Look, Failure> {
+pub(super) fn look(config: &Config, term: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Look, Failure> {
     let theme = Theme::named(config.text("console", "theme")).map_err(|e| Failure::usage(e.to_string()))?;
     let colour = environment("NO_COLOR").is_none() && environment("CLICOLOR").as_deref() != Some("0");
     let locale = environment("LC_ALL").or_else(|| environment("LC_CTYPE")).or_else(|| environment("LANG")).unwrap_or_default().to_lowercase();

@@ -8,7 +8,10 @@
 pub mod action;
 pub mod app;
 pub mod builds;
+pub mod cast;
 pub mod data;
+pub mod demo;
+pub mod driver;
 pub mod effects;
 pub mod filter;
 pub mod keys;
@@ -16,6 +19,7 @@ pub mod look;
 pub mod model;
 pub mod msg;
 pub mod panes;
+pub mod scrub;
 pub mod terminal;
 #[cfg(test)]
 pub(crate) mod testing;
