@@ -3,6 +3,7 @@
 
 mod cli;
 mod contracts;
+mod demos;
 mod determinism;
 mod faults;
 mod ledger_story;

@@ -120,7 +120,9 @@ pub fn choose<W: Write>(menu: &mut Menu, live: &Live, look: &Look, keys: &Keymap
                     _ if chord == Chord::INTERRUPT => return Err(ShowError::Left(130)),
                     Some(Action::Open) => return Ok(menu.selected().map(str::to_owned)),
                     Some(Action::Quit | Action::Back) => return Ok(None),
-                    Some(action) => drop(menu.act(action, screen.area().height)),
+                    Some(action) => {
+                        menu.act(action, screen.area().height);
+                    }
                     None => {}
                 }
             }
