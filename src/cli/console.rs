@@ -122,13 +122,11 @@ pub(super) fn limits(config: &Config) -> Limits {
 pub(super) fn look(config: &Config, term: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Look, Failure> {
     let theme = Theme::named(config.text("console", "theme")).map_err(|e| Failure::usage(e.to_string()))?;
     let colour = environment("NO_COLOR").is_none() && environment("CLICOLOR").as_deref() != Some("0");
-    let locale = environment("LC_ALL").or_else(|| environment("LC_CTYPE")).or_else(|| environment("LANG")).unwrap_or_default().to_lowercase();
+    let locale =
+        environment("LC_ALL").or_else(|| environment("LC_CTYPE")).or_else(|| environment("LANG")).unwrap_or_default().to_lowercase();
     let utf8 = locale.contains("utf-8") || locale.contains("utf8");
     let ascii = config.flag("console", "ascii") || term == "linux" || !utf8;
-    Ok(Look {
-        theme: if colour { theme } else { theme.without_colour() },
-        glyphs: if ascii { Glyphs::ASCII } else { Glyphs::UNICODE },
-    })
+    Ok(Look { theme: if colour { theme } else { theme.without_colour() }, glyphs: if ascii { Glyphs::ASCII } else { Glyphs::UNICODE } })
 }
 
 /// Only looking, where the user wants that or the ledger cannot be written.

@@ -64,12 +64,36 @@ pub(crate) fn line(n: usize) -> RunLine {
 pub(crate) fn one_of_each() -> Vec<RunLine> {
     let owner = || Some(Owner { host: "node-1".into(), pid: 4242, started: "1".into() });
     let held = Some(NOW.plus_micros(10_000_000));
-    let running = RunLine { status: Status::Running, phase: Some("replay".into()), owner: owner(), lease_expires: held, manifest_id: None, ..line(0) };
+    let running = RunLine {
+        status: Status::Running,
+        phase: Some("replay".into()),
+        owner: owner(),
+        lease_expires: held,
+        manifest_id: None,
+        ..line(0)
+    };
     vec![
         RunLine { progress: Some((730, 1_000)), last_progress: Some(NOW.plus_micros(-2_000_000)), ..running.clone() },
-        RunLine { run_key: line(1).run_key, request_id: Some("paused-1".into()), paused_since: Some(NOW.plus_micros(-1_000_000)), ..running.clone() },
-        RunLine { lease_expires: Some(NOW), updated: line(2).updated, request_id: Some("stuck-2".into()), run_key: line(2).run_key, ..running },
-        RunLine { status: Status::Failed, reason_code: Some("REPLAY_BASIS_GAP".into()), phase: Some("replay".into()), manifest_id: None, ..line(3) },
+        RunLine {
+            run_key: line(1).run_key,
+            request_id: Some("paused-1".into()),
+            paused_since: Some(NOW.plus_micros(-1_000_000)),
+            ..running.clone()
+        },
+        RunLine {
+            lease_expires: Some(NOW),
+            updated: line(2).updated,
+            request_id: Some("stuck-2".into()),
+            run_key: line(2).run_key,
+            ..running
+        },
+        RunLine {
+            status: Status::Failed,
+            reason_code: Some("REPLAY_BASIS_GAP".into()),
+            phase: Some("replay".into()),
+            manifest_id: None,
+            ..line(3)
+        },
         RunLine { status: Status::PublishPending, reason_code: Some("COMMIT_FAILED".into()), ..line(4) },
         RunLine { status: Status::Queued, phase: None, full_run_attempts: 0, manifest_id: None, updated: NOW, ..line(5) },
         line(6),

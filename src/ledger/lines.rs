@@ -89,10 +89,8 @@ impl RunLine {
         let instant = |i: usize| -> Result<Option<Instant>> { Ok(row.get::<_, Option<i64>>(i)?.map(Instant)) };
         let status: String = row.get(3)?;
         let owner: Option<String> = row.get(11)?;
-        let owner: Option<Owner> = owner
-            .map(|text| serde_json::from_str(&text))
-            .transpose()
-            .map_err(|e| LedgerError::Corrupt(format!("lease owner: {e}")))?;
+        let owner: Option<Owner> =
+            owner.map(|text| serde_json::from_str(&text)).transpose().map_err(|e| LedgerError::Corrupt(format!("lease owner: {e}")))?;
         let progress: Option<String> = row.get(13)?;
         Ok(RunLine {
             run_key: row.get(0)?,

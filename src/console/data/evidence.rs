@@ -218,8 +218,14 @@ fn refusals(source: &Source, row: &RunRow, unknown: &mut Vec<String>) -> Vec<Wan
     };
     match store.list(&Ref::of(&[run, "ofs", "refusals", &row.run_key])) {
         Ok(found) => {
-            let role = |at: &Ref| format!("refusal {}", at.as_str().rsplit('/').take(2).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("/"));
-            found.into_iter().take(MAX_DOCUMENTS).map(|(at, _)| Wanted { role: role(&at), at, recorded: None, due: true, open: true }).collect()
+            let role = |at: &Ref| {
+                format!("refusal {}", at.as_str().rsplit('/').take(2).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("/"))
+            };
+            found
+                .into_iter()
+                .take(MAX_DOCUMENTS)
+                .map(|(at, _)| Wanted { role: role(&at), at, recorded: None, due: true, open: true })
+                .collect()
         }
         Err(error) => {
             unknown.push(format!("what refused gates found: {error}"));
@@ -260,7 +266,8 @@ fn files(row: &RunRow, documents: &[Document]) -> Vec<Wanted> {
         wanted.extend(at.map(|at| Wanted { role: format!("{name} proof"), at, recorded, due: true, open: true }));
     }
     for file in items(content, "/files").take(MAX_DOCUMENTS) {
-        let at = text(file, "/path").filter(|p| crate::contract::path_safe(p)).and_then(|path| Ref::parse(&format!("{folder}/{path}")).ok());
+        let at =
+            text(file, "/path").filter(|p| crate::contract::path_safe(p)).and_then(|path| Ref::parse(&format!("{folder}/{path}")).ok());
         let recorded = text(file, "/blake3").map(|d| (d.to_owned(), "index".to_owned()));
         wanted.extend(at.map(|at| Wanted { role: "data".into(), at, recorded, due: true, open: false }));
     }
@@ -286,7 +293,16 @@ mod tests {
     fn every_document_of_a_published_run_is_borne_out() {
         let (source, tree) = tree(&World::play("clean"));
         let told = told(&tree);
-        for role in ["pins receipt", "replay receipt", "labels receipt", "features receipt", "publication receipt", "manifest", "index", "replay proof"] {
+        for role in [
+            "pins receipt",
+            "replay receipt",
+            "labels receipt",
+            "features receipt",
+            "publication receipt",
+            "manifest",
+            "index",
+            "replay proof",
+        ] {
             assert!(told.contains(&(role, "VERIFIED")), "{role}: {told:?}");
         }
         assert!(told.contains(&("data", "UNCHECKED")));
@@ -308,7 +324,10 @@ mod tests {
     fn a_refused_run_has_what_its_gate_found() {
         let (_, tree) = tree(&World::play("archive-gap"));
         let told = told(&tree);
-        assert!(told.contains(&("refusal 1/replay.json", "UNRECORDED")) && told.contains(&("refusal 1/anomalies.json", "UNRECORDED")), "{told:?}");
+        assert!(
+            told.contains(&("refusal 1/replay.json", "UNRECORDED")) && told.contains(&("refusal 1/anomalies.json", "UNRECORDED")),
+            "{told:?}"
+        );
         assert!(!told.iter().any(|(role, _)| *role == "labels receipt"));
     }
 }

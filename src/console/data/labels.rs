@@ -179,8 +179,11 @@ impl LabelsView {
         let words = |pointer: &str| text(&intent, pointer).unwrap_or("UNKNOWN").to_owned();
         let policy = intent.pointer("/filters/label_coverage_policy").cloned().unwrap_or(Value::Null);
         let number = |value: Option<&Value>, default: &str| value.map_or_else(|| default.to_owned(), Value::to_string);
-        let mut names: Vec<String> =
-            items(&intent, "/filters/label_types").chain(items(&intent, "/join_scope/label_types")).filter_map(Value::as_str).map(str::to_owned).collect();
+        let mut names: Vec<String> = items(&intent, "/filters/label_types")
+            .chain(items(&intent, "/join_scope/label_types"))
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
         let thresholds = policy.get("min_coverage_by_label_type").and_then(Value::as_object);
         if names.is_empty() {
             names = thresholds.into_iter().flat_map(|t| t.keys().cloned()).collect();
@@ -407,7 +410,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_believed_is_unknown_with_the_cause() {
-        for (damage, cause) in [(None, "is gone"), (Some("["), "not a JSON document"), (Some("forged"), "not the one that the ledger recorded")] {
+        for (damage, cause) in
+            [(None, "is gone"), (Some("["), "not a JSON document"), (Some("forged"), "not the one that the ledger recorded")]
+        {
             let world = World::play("clean");
             world.damage("label_resolution", damage);
             let view = view(&world);

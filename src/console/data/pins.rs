@@ -143,11 +143,19 @@ fn against_intent(intent: &Value, plan: &Value) -> Vec<PinRow> {
         ("code release", "/ofs_code_release_id", "/claimed/ofs_code_release_id"),
     ];
     let planned = |pointer: &str| text(plan, pointer).ok_or("there is no plan to compare with");
-    let mut rows: Vec<PinRow> =
-        pairs.iter().map(|(name, asked, got)| row("intent", name, text(intent, asked), planned(got), "the plan is not of this intent")).collect();
+    let mut rows: Vec<PinRow> = pairs
+        .iter()
+        .map(|(name, asked, got)| row("intent", name, text(intent, asked), planned(got), "the plan is not of this intent"))
+        .collect();
     let basis = |value: &Value| value.get("replay_basis").map(|basis| crate::identity::digest(basis).chars().take(16).collect::<String>());
     let (asked, got) = (basis(intent), basis(plan));
-    rows.push(row("intent", "replay basis", asked.as_deref(), got.as_deref().ok_or("there is no plan to compare with"), "the plan reads other offsets"));
+    rows.push(row(
+        "intent",
+        "replay basis",
+        asked.as_deref(),
+        got.as_deref().ok_or("there is no plan to compare with"),
+        "the plan reads other offsets",
+    ));
     rows
 }
 
@@ -171,8 +179,20 @@ fn against_authority(source: &Source, intent: &Value, plan: &Value) -> Vec<PinRo
         row("authority", "policy@revision", pinned("resolved_revision"), Ok(&revision), "the authority has moved on"),
         row("authority", "group digest", pinned("group_digest"), group.as_deref().map_err(String::as_str), rebuild),
         row("authority", "label vocabulary", pinned("label_vocabulary_digest"), Ok(&profile.vocabulary_digest()), rebuild),
-        row("authority", "file content", pinned("content_digest"), Ok(&profile.content_digest), "edited since; the digests above say what it means"),
-        row("policy", "run config", text(plan, "/running/run_config_digest"), Ok(&config), "profile, launcher, access or replay settings differ"),
+        row(
+            "authority",
+            "file content",
+            pinned("content_digest"),
+            Ok(&profile.content_digest),
+            "edited since; the digests above say what it means",
+        ),
+        row(
+            "policy",
+            "run config",
+            text(plan, "/running/run_config_digest"),
+            Ok(&config),
+            "profile, launcher, access or replay settings differ",
+        ),
     ]
 }
 
@@ -208,14 +228,26 @@ fn against_store(source: &Source, run: &RunRow, intent: &Value, plan: &Value) ->
     };
     let now = digest(text(intent, "/run_facts_ref"));
     let now = now.as_ref().map(|(digest, _)| digest.as_str()).map_err(String::as_str);
-    let mut rows = vec![row("store", "run facts", text(plan, "/run_facts/digest"), now, "the run facts were written anew: a new request id is needed")];
+    let mut rows = vec![row(
+        "store",
+        "run facts",
+        text(plan, "/run_facts/digest"),
+        now,
+        "the run facts were written anew: a new request id is needed",
+    )];
     let anchor = text(intent, "/parity_anchor_ref");
     if anchor.is_none() {
         return rows;
     }
     let found = digest(anchor);
     let now = found.as_ref().map(|(digest, _)| digest.as_str()).map_err(String::as_str);
-    rows.push(row("anchor", "anchor content", text(plan, "/parity_anchor/payload_digest"), now, "another snapshot than the one planned with"));
+    rows.push(row(
+        "anchor",
+        "anchor content",
+        text(plan, "/parity_anchor/payload_digest"),
+        now,
+        "another snapshot than the one planned with",
+    ));
     if let Ok((_, Some(anchor))) = &found {
         let said = |pointer: &str| text(anchor, pointer).ok_or("the anchor does not say");
         rows.push(row("anchor", "snapshot hash", text(plan, "/parity_anchor/snapshot_hash"), said("/snapshot_hash"), "another snapshot"));
@@ -231,13 +263,16 @@ fn against_others(source: &Source, run: &RunRow, intent: &Value, plan: &Value) -
         Ok(runs) => runs,
         Err(error) => return vec![row("other runs", "group digest", None, Err(&error.to_string()), "")],
     };
-    let same = |other: &&RunRow| other.run_key != run.run_key && other.intent.as_ref().and_then(|i| i.get("feature_definition_set")) == Some(set);
+    let same =
+        |other: &&RunRow| other.run_key != run.run_key && other.intent.as_ref().and_then(|i| i.get("feature_definition_set")) == Some(set);
     let pinned = text(plan, "/feature_profile/group_digest");
     let mut rows = Vec::new();
     for other in runs.iter().filter(same).take(OTHERS) {
         let at = super::document::receipt_ref(other, Phase::Pins);
         let theirs = at.and_then(|at| load(source, &at, MAX_PLAN)).ok().and_then(|(plan, _)| {
-            (text(&plan, "/run_key") == Some(&other.run_key)).then(|| text(&plan, "/feature_profile/group_digest").map(str::to_owned)).flatten()
+            (text(&plan, "/run_key") == Some(&other.run_key))
+                .then(|| text(&plan, "/feature_profile/group_digest").map(str::to_owned))
+                .flatten()
         });
         // A run that was refused before it had a plan says nothing of the definition.
         if let Some(theirs) = theirs {

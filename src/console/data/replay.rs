@@ -266,9 +266,10 @@ impl ReplayView {
         let mut view = Self::asked(row, Verdict::NotReached, if live { Origin::Progress } else { Origin::Plan });
         let Some(progress) = row.progress.as_ref().filter(|_| live) else { return view };
         view.verdict = Verdict::Running;
-        view.progress(items(progress, "/lanes").filter_map(|lane| {
-            Some((lane.pointer("/0")?.as_str()?, lane.pointer("/1")?.as_u64()?, lane.pointer("/2")?.as_u64()?))
-        }));
+        view.progress(
+            items(progress, "/lanes")
+                .filter_map(|lane| Some((lane.pointer("/0")?.as_str()?, lane.pointer("/1")?.as_u64()?, lane.pointer("/2")?.as_u64()?))),
+        );
         view
     }
 
@@ -292,7 +293,8 @@ impl ReplayView {
         let basis = row.intent.as_ref().map(|i| items(i, "/replay_basis")).into_iter().flatten();
         for slice in basis {
             let Some(range) = range_of(slice) else { continue };
-            let (topic, partition) = (text(slice, "/topic").unwrap_or_default(), slice.get("partition").and_then(Value::as_i64).unwrap_or(-1));
+            let (topic, partition) =
+                (text(slice, "/topic").unwrap_or_default(), slice.get("partition").and_then(Value::as_i64).unwrap_or(-1));
             let lane = lanes.entry((topic.to_owned(), partition)).or_insert_with(|| blank(topic, partition, slice, verdict));
             lane.requested = lane.requested.plus(range.span());
             let served = if verdict == Verdict::Unknown { Served::Unknown } else { Served::Wanted };
@@ -525,7 +527,10 @@ mod tests {
         assert_eq!((view.verdict, view.totals().problems), (Verdict::Refused, 1));
         let lane = view.lanes.iter().find(|l| l.problem()).unwrap();
         let missing: Vec<_> = lane.segments.iter().filter(|s| s.served == Served::Missing).collect();
-        assert_eq!((lane.verdict, missing[0].range.to_string(), missing[0].why.as_str()), (Verdict::Refused, "17".into(), "BELOW_RETENTION"));
+        assert_eq!(
+            (lane.verdict, missing[0].range.to_string(), missing[0].why.as_str()),
+            (Verdict::Refused, "17".into(), "BELOW_RETENTION")
+        );
         assert!(view.findings[0].contains("below the bus's retention"));
     }
 

@@ -59,7 +59,17 @@ pub struct Counts {
 impl Runs {
     /// No runs yet; `limits` say when one is stuck.
     pub fn new(limits: Limits) -> Self {
-        Runs { lines: Vec::new(), folded: Vec::new(), index: HashMap::new(), limits, workers: 0, complete: false, live: Vec::new(), counts: Counts::default(), counted: Instant(i64::MIN) }
+        Runs {
+            lines: Vec::new(),
+            folded: Vec::new(),
+            index: HashMap::new(),
+            limits,
+            workers: 0,
+            complete: false,
+            live: Vec::new(),
+            counts: Counts::default(),
+            counted: Instant(i64::MIN),
+        }
     }
 
     /// Takes in what changed. Says whether anything did.

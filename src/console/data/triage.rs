@@ -292,7 +292,12 @@ mod tests {
         triage.request_id = "`x`\u{1b}[31m\n# owned".into();
         triage.reason.as_mut().unwrap().message = "\u{202e}[click](http://x) \n## more".into();
         let summary = triage.summary(triage.updated);
-        assert!(!summary.contains('\u{1b}') && !summary.contains('\u{202e}') && !summary.contains("\n# owned") && !summary.contains("\n## more"));
+        assert!(
+            !summary.contains('\u{1b}')
+                && !summary.contains('\u{202e}')
+                && !summary.contains("\n# owned")
+                && !summary.contains("\n## more")
+        );
         assert!(summary.contains("\\[click\\]"));
     }
 }

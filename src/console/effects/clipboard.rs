@@ -43,7 +43,8 @@ impl Clipboard {
             Clipboard::Screen => {
                 // It takes only short pieces.
                 let sequence = plain();
-                let pieces: Vec<String> = sequence.as_bytes().chunks(200).map(|c| format!("\x1bP{}\x1b\\", String::from_utf8_lossy(c))).collect();
+                let pieces: Vec<String> =
+                    sequence.as_bytes().chunks(200).map(|c| format!("\x1bP{}\x1b\\", String::from_utf8_lossy(c))).collect();
                 Some(pieces.concat().into_bytes())
             }
         }

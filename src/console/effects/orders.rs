@@ -51,7 +51,8 @@ pub(super) fn ordered(name: &str, run_key: &str, ordered: Result<Ordered, Ledger
 
 /// Renews a spent retry budget by one.
 pub(super) fn grant(world: &World, run_key: &str, reason: &str) -> Result<(), Told> {
-    let granted = Ledger::open(&world.ledger_path(), world.clock.clone(), &world.actor).and_then(|ledger| ledger.grant_retries(run_key, 1, reason));
+    let granted =
+        Ledger::open(&world.ledger_path(), world.clock.clone(), &world.actor).and_then(|ledger| ledger.grant_retries(run_key, 1, reason));
     granted.map(drop).map_err(|error| failed("retry", run_key.get(..8).unwrap_or(run_key), &error))
 }
 
@@ -80,7 +81,9 @@ fn bundled(world: &World, ledger: &Ledger, run_key: &str, file: &std::path::Path
             let record = if recorded.is_ok() { "" } else { "; not on record, the ledger cannot be written" };
             Told::good(format!("bundle: {bytes} bytes in {}{record}", file.display()))
         }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Told::bad(format!("bundle: {} is there; nothing was written", file.display())),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            Told::bad(format!("bundle: {} is there; nothing was written", file.display()))
+        }
         Err(error) => Told::bad(format!("bundle: {}: {error}", file.display())),
     }
 }

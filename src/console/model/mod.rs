@@ -46,8 +46,7 @@ pub enum View {
 
 impl View {
     /// Those with a number, in its order from 1.
-    pub const PANES: [View; 7] =
-        [View::Runs, View::Replay, View::Labels, View::Pins, View::Timeline, View::Evidence, View::Log];
+    pub const PANES: [View; 7] = [View::Runs, View::Replay, View::Labels, View::Pins, View::Timeline, View::Evidence, View::Log];
 
     /// Those of the dashboard.
     pub const LIVE: [View; 4] = [View::Runs, View::Replay, View::Labels, View::Pins];

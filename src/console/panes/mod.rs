@@ -5,9 +5,9 @@
 
 pub mod parts;
 pub mod runs;
-pub mod triage;
 #[cfg(test)]
 pub mod testing;
+pub mod triage;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -53,7 +53,16 @@ impl Panes {
 
     /// Lets a pane obey. Says whether the action has a meaning there.
     #[expect(clippy::too_many_arguments, reason = "what a pane may look at, and nothing more")]
-    pub fn act(&mut self, view: View, action: Action, runs: &Runs, detail: Option<&Detail>, log: &[String], now: Instant, height: u16) -> bool {
+    pub fn act(
+        &mut self,
+        view: View,
+        action: Action,
+        runs: &Runs,
+        detail: Option<&Detail>,
+        log: &[String],
+        now: Instant,
+        height: u16,
+    ) -> bool {
         let _ = log;
         match view {
             View::Runs => self.runs.act(action, runs, now, height),

@@ -560,9 +560,15 @@ mod tests {
     #[test]
     fn numbers_and_ages_read_the_same_at_every_size() {
         assert_eq!([ago(-5), ago(59_999_999), ago(60_000_000), ago(7_200_000_000), ago(200_000_000_000)], ["0s", "59s", "1m", "2h", "2d"]);
-        assert_eq!([distance(1), distance(-1_500_000), distance(5_400_000_000), distance(-200_000_000_000)], ["+1us", "-1.5s", "+1.5h", "-2.3d"]);
+        assert_eq!(
+            [distance(1), distance(-1_500_000), distance(5_400_000_000), distance(-200_000_000_000)],
+            ["+1us", "-1.5s", "+1.5h", "-2.3d"]
+        );
         assert_eq!([thousands(0), thousands(999), thousands(1_000), thousands(-1_234_567)], ["0", "999", "1,000", "-1,234,567"]);
-        assert_eq!([short(9_999), short(12_345), short(123_456), short(4_500_000), short(u64::MAX)], ["9999", "12.3k", "123k", "4.5M", "18446744T"]);
+        assert_eq!(
+            [short(9_999), short(12_345), short(123_456), short(4_500_000), short(u64::MAX)],
+            ["9999", "12.3k", "123k", "4.5M", "18446744T"]
+        );
     }
 
     #[test]

@@ -29,9 +29,8 @@ const COLUMNS: &[Column] = &[
     Column { min: 11, ..Column::left("STATE", 17, 0) },
     Column::number("AGE", 4, 0),
     Column::left("RUN", 8, 3),
-    Column { width: 24, ..Column::rest("REQUEST", 12, 2) },
-    Column { min: 6, ..Column::left("PHASE", 11, 5) },
-    Column::number("DONE", 4, 4),
+    Column { width: 24, ..Column::rest("REQUEST", 19, 2) },
+    Column { min: 11, ..Column::left("PHASE", 16, 5) },
     Column { min: 18, ..Column::left("REASON", 32, 1) },
     Column::number("ATT", 3, 6),
     Column { min: 16, ..Column::left("OWNER", 24, 8) },
@@ -142,14 +141,21 @@ impl RunsPane {
         let names = ["state", "age", "run_key", "request_id", "phase", "done", "reason", "attempts", "owner", "lease", "manifest_id"];
         let mut table = vec![names.map(str::to_owned).to_vec()];
         table.extend(self.rows.iter().filter_map(|at| runs.at(*at)).map(|line| {
-            let cells = cells(line, runs.stuck(line, now), now, 17, Glyphs::ASCII);
-            let mut texts: Vec<String> = cells.into_iter().map(|cell| cell.text.into_owned()).collect();
-            for (slot, whole) in [(0, word(line).to_owned()), (2, line.run_key.clone()), (10, line.manifest_id.clone().unwrap_or_default())] {
-                if let Some(text) = texts.get_mut(slot) {
-                    *text = whole;
-                }
-            }
-            texts
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            let (reason, lease) = (reason(line, runs.stuck(line, now)), lease(line, now));
+            vec![
+                word(line).to_owned(),
+                age(line, now),
+                line.run_key.clone(),
+                text(&line.request_id),
+                text(&line.phase),
+                percent(line),
+                reason.text.into_owned(),
+                line.attempts().to_string(),
+                line.owner.as_ref().map(ToString::to_string).unwrap_or_default(),
+                lease.text.into_owned(),
+                text(&line.manifest_id),
+            ]
         }));
         table
     }
@@ -248,17 +254,10 @@ fn cells<'l>(line: &'l RunLine, stuck: Option<&'static str>, now: Instant, state
         "CANCELLED" if state_width < 11 => "CANCELED",
         name => name,
     };
-    let reason = match (stuck, line.asked, line.reason_code.as_deref()) {
-        (Some(stuck), ..) => piece(format!("STUCK {stuck}"), Role::Warn),
-        (None, true, _) => piece("asked to end", Role::Warn),
-        (None, false, Some(code)) => piece(code, Role::Text),
-        (None, false, None) => piece("", Role::Text),
-    };
-    let lease = match (line.status, line.standing().takeover_legal(now)) {
-        (Status::Running, true) if line.owner_gone => piece("gone", Role::Warn),
-        (Status::Running, true) => piece("over", Role::Warn),
-        (Status::Running, false) => piece("held", Role::Dim),
-        _ => piece("", Role::Text),
+    // How far it is stands beside its phase; where both do not fit, the phase is the one to be guessed.
+    let phase = match (line.phase.as_deref().unwrap_or(""), percent(line)) {
+        (phase, done) if done.is_empty() => Cow::Borrowed(phase),
+        (phase, done) => Cow::Owned(format!("{} {done}", phase.get(..6).unwrap_or(phase))),
     };
     let manifest = line.manifest_id.as_deref().and_then(|id| id.get(..11)).unwrap_or_default();
     vec![
@@ -266,12 +265,30 @@ fn cells<'l>(line: &'l RunLine, stuck: Option<&'static str>, now: Instant, state
         piece(age(line, now), Role::Value),
         piece(line.run_key.get(..8).unwrap_or(&line.run_key), Role::Value),
         piece(line.request_id.as_deref().unwrap_or("-"), Role::Text),
-        piece(line.phase.as_deref().unwrap_or(""), Role::Text),
-        piece(percent(line), Role::Value),
-        reason,
+        Piece { text: phase, role: Role::Text },
+        reason(line, stuck),
         piece(if line.attempts() == 0 { String::new() } else { line.attempts().to_string() }, Role::Dim),
         piece(line.owner.as_ref().map(ToString::to_string).unwrap_or_default(), Role::Dim),
-        lease,
+        lease(line, now),
         piece(manifest, Role::Dim),
     ]
+}
+
+/// Why it stands where it does.
+fn reason(line: &RunLine, stuck: Option<&'static str>) -> Piece<'_> {
+    match (stuck, line.asked, line.reason_code.as_deref()) {
+        (Some(stuck), ..) => piece(format!("STUCK {stuck}"), Role::Warn),
+        (None, true, _) => piece("asked to end", Role::Warn),
+        (None, false, code) => piece(code.unwrap_or_default(), Role::Text),
+    }
+}
+
+/// How its lease stands.
+fn lease(line: &RunLine, now: Instant) -> Piece<'static> {
+    match (line.status, line.standing().takeover_legal(now)) {
+        (Status::Running, true) if line.owner_gone => piece("gone", Role::Warn),
+        (Status::Running, true) => piece("over", Role::Warn),
+        (Status::Running, false) => piece("held", Role::Dim),
+        _ => piece("", Role::Text),
+    }
 }

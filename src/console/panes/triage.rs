@@ -74,7 +74,17 @@ impl TriagePane {
 
     /// Draws it. `only_look`: actions that change something are told, but not offered.
     #[expect(clippy::too_many_arguments, reason = "where, what, when and how")]
-    pub fn draw(&self, buf: &mut Buffer, area: Rect, triage: &Triage, now: Instant, look: &Look, keys: &Keymap, only_look: bool, focused: bool) {
+    pub fn draw(
+        &self,
+        buf: &mut Buffer,
+        area: Rect,
+        triage: &Triage,
+        now: Instant,
+        look: &Look,
+        keys: &Keymap,
+        only_look: bool,
+        focused: bool,
+    ) {
         let heading = Heading { title: "Triage", subject: triage.request_id.as_str().into(), age: Some(-1), ..Heading::default() };
         let mut canvas = Canvas::framed(buf, area, &heading, look, focused);
         let lines = lines(triage, canvas.width().saturating_sub(2), now, look.glyphs, keys, only_look);
@@ -138,7 +148,11 @@ fn lines<'t>(triage: &'t Triage, width: u16, now: Instant, glyphs: &'static Glyp
         [piece(format!("{mark} {}", gate.phase.as_str()), role), piece("  ", Role::Text)]
     });
     say(std::iter::once(piece("gates   ", Role::Header)).chain(gates).collect());
-    let name = if only_look { "actions (read-only here; the commands work elsewhere)" } else { "actions (Enter does the marked one, c copies its command)" };
+    let name = if only_look {
+        "actions (read-only here; the commands work elsewhere)"
+    } else {
+        "actions (Enter does the marked one, c copies its command)"
+    };
     say(vec![piece(name, Role::Header)]);
     for (index, legal) in triage.actions.iter().enumerate() {
         let key = Action::named(legal.name).and_then(|action| keys.first(action)).filter(|_| !only_look).unwrap_or_default();
@@ -156,7 +170,8 @@ fn lines<'t>(triage: &'t Triage, width: u16, now: Instant, glyphs: &'static Glyp
     }
     for deed in triage.deeds.iter().rev() {
         let age = ago(now.0.saturating_sub(deed.at.0));
-        let pieces = vec![piece(format!("  {age:>4} ago  {} by {}  ", deed.action, deed.actor), Role::Text), piece(deed.detail.as_str(), Role::Dim)];
+        let pieces =
+            vec![piece(format!("  {age:>4} ago  {} by {}  ", deed.action, deed.actor), Role::Text), piece(deed.detail.as_str(), Role::Dim)];
         lines.push((pieces, None));
     }
     lines

@@ -52,8 +52,7 @@ pub fn listen(mut told: impl FnMut(Signal) -> bool + Send + 'static) -> std::io:
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let kind = |signal: rustix::process::Signal| SignalKind::from_raw(signal.as_raw());
     let entered = runtime.enter();
-    let (mut hup, mut int, mut term) =
-        (signal(SignalKind::hangup())?, signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut hup, mut int, mut term) = (signal(SignalKind::hangup())?, signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut quit = signal(SignalKind::quit())?;
     let (mut tstp, mut cont) = (signal(kind(rustix::process::Signal::TSTP))?, signal(kind(rustix::process::Signal::CONT))?);
     drop(entered);

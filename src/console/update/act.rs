@@ -22,7 +22,11 @@ pub fn why_not(model: &Model, action: Action) -> Option<String> {
         Action::CopySummary | Action::CopyCommand | Action::Triage if model.selected().is_none() => Some("no run is selected".into()),
         _ => {
             let place = action.entry().place;
-            let why = if place == Place::Step { "no build of this console waits at a gate here".to_owned() } else { format!("only in {}", place.name()) };
+            let why = if place == Place::Step {
+                "no build of this console waits at a gate here".to_owned()
+            } else {
+                format!("only in {}", place.name())
+            };
             (!model.places().contains(&place)).then_some(why)
         }
     }

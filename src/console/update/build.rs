@@ -3,7 +3,7 @@
 use crossterm::event::KeyCode;
 
 use super::popups::{Step, keep, step};
-use super::{say, refresh};
+use super::{refresh, say};
 use crate::console::action::{Action, Place};
 use crate::console::builds::{BuildEvent, Ending};
 use crate::console::keys::Chord;
@@ -56,7 +56,16 @@ fn ended(model: &mut Model, run_key: String, short: &str, ending: Box<Ending>) {
     let told = match ending.as_ref() {
         Ending::Result(result) => {
             let (status, code) = (result.text("/status"), result.text("/reason/code"));
-            if result.exit == 0 { Told::good(format!("run {short} is {status}")) } else { Told::bad(format!("run {short} is {status} {code}")) }
+            let outcome = match result.document.get("outcome").and_then(|o| o.as_str()) {
+                Some("DUPLICATE") => " (DUPLICATE: it had ended before; a new build needs a new request id)",
+                Some("ALREADY_PUBLISHED") => " (ALREADY_PUBLISHED by another request)",
+                _ => "",
+            };
+            if result.exit == 0 {
+                Told::good(format!("run {short} is {status}{outcome}"))
+            } else {
+                Told::bad(format!("run {short} is {status} {code}"))
+            }
         }
         Ending::Ledger(error) => Told::bad(format!("run {short} stopped: {error}")),
         Ending::Panicked(words) => Told::bad(format!("the build of run {short} panicked: {words}")),

@@ -13,7 +13,7 @@ use super::filter::Filter;
 use super::keys::Chord;
 use super::model::popup::Popup;
 use super::model::{Model, Slot, View};
-use super::msg::{Effect, Feed, Msg, Mood, Told};
+use super::msg::{Effect, Feed, Mood, Msg, Told};
 use super::terminal::Signal;
 use super::view::layout;
 use crate::ledger::Status;

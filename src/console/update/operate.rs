@@ -36,9 +36,21 @@ pub(super) fn ask(model: &mut Model, action: Action) {
     let Some(line) = model.selected().cloned() else { return };
     let spent = model.runs.stuck(&line, model.now) == Some("RETRY_EXHAUSTED");
     match action {
-        Action::Resume => confirm(model, &line, "Resume the run?", "It goes on here, in the background, from its first gate without a proof.", Order::Resume),
+        Action::Resume => confirm(
+            model,
+            &line,
+            "Resume the run?",
+            "It goes on here, in the background, from its first gate without a proof.",
+            Order::Resume,
+        ),
         Action::Retry if spent => words(model, &line, AskKind::Grant),
-        Action::Retry => confirm(model, &line, "Retry the publication?", "Only the publication, with the draft that is there.", Order::Retry { grant: None }),
+        Action::Retry => confirm(
+            model,
+            &line,
+            "Retry the publication?",
+            "Only the publication, with the draft that is there.",
+            Order::Retry { grant: None },
+        ),
         Action::Cancel => words(model, &line, AskKind::Cancel),
         Action::Fail => words(model, &line, AskKind::Fail),
         Action::Note => words(model, &line, AskKind::Note),
@@ -48,7 +60,12 @@ pub(super) fn ask(model: &mut Model, action: Action) {
 }
 
 fn confirm(model: &mut Model, line: &RunLine, title: &str, what: &str, order: Order) {
-    let lines = vec![format!("run {} {} ({})", short(&line.run_key), line.request_id.as_deref().unwrap_or("-"), word(line)), what.into(), String::new(), order.command(&line.run_key)];
+    let lines = vec![
+        format!("run {} {} ({})", short(&line.run_key), line.request_id.as_deref().unwrap_or("-"), word(line)),
+        what.into(),
+        String::new(),
+        order.command(&line.run_key),
+    ];
     let yes = Answer::Operate { run_key: line.run_key.clone(), order };
     let choices = vec![Choice { key: 'n', label: "no", answer: Answer::No }, Choice { key: 'y', label: "yes", answer: yes }];
     model.popups.push(Popup::Confirm(Confirm { title: title.into(), lines, choices, at: 0 }));

@@ -67,7 +67,20 @@ fn every_key_of_the_table_goes_where_it_says() {
 #[test]
 fn the_selection_moves_and_follows_its_run() {
     let mut model = with(80, 24, (0..100).map(line).collect());
-    for (keys, at) in [("j", 1), ("k k", 0), ("G", 99), ("g", 0), ("down", 1), ("up", 0), ("end", 99), ("home", 0), ("pagedown", 18), ("ctrl-d", 27), ("ctrl-u", 18), ("pageup", 0)] {
+    for (keys, at) in [
+        ("j", 1),
+        ("k k", 0),
+        ("G", 99),
+        ("g", 0),
+        ("down", 1),
+        ("up", 0),
+        ("end", 99),
+        ("home", 0),
+        ("pagedown", 18),
+        ("ctrl-d", 27),
+        ("ctrl-u", 18),
+        ("pageup", 0),
+    ] {
         press(&mut model, keys);
         assert_eq!(selected(&model), format!("train-{at}"), "{keys}");
     }
@@ -148,7 +161,9 @@ fn orders_ask_first_and_the_answer_is_no_unless_it_is_yes() {
 
 #[test]
 fn what_cannot_be_undone_wants_a_reason_and_the_run_key() {
-    for (key, order) in [("X", Order::Cancel { reason: "no longer wanted".into() }), ("K", Order::Fail { reason: "no longer wanted".into() })] {
+    for (key, order) in
+        [("X", Order::Cancel { reason: "no longer wanted".into() }), ("K", Order::Fail { reason: "no longer wanted".into() })]
+    {
         let mut model = on("stuck-2");
         let run_key = model.selected().unwrap().run_key.clone();
         press(&mut model, key);

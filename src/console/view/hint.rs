@@ -34,11 +34,8 @@ pub(super) fn last_line(model: &Model, buf: &mut Buffer, area: Rect) {
 /// The hints of this place, by their weight in the table; those of the narrow place first.
 fn keys(model: &Model) -> Vec<(String, String)> {
     let here = model.places();
-    let mut entries: Vec<&Entry> = TABLE
-        .iter()
-        .filter(|e| e.hint > 0 && model.offers(e.action))
-        .filter(|e| here.contains(&e.place))
-        .collect();
+    let mut entries: Vec<&Entry> =
+        TABLE.iter().filter(|e| e.hint > 0 && model.offers(e.action)).filter(|e| here.contains(&e.place)).collect();
     entries.sort_by_key(|e| (e.hint, e.place == Place::Global));
     entries.into_iter().filter_map(|e| Some((model.keys.first(e.action)?, short(e.action).to_owned()))).collect()
 }
@@ -60,7 +57,9 @@ fn own_keys(popup: &Popup) -> Vec<(String, String)> {
         Popup::Confirm(_) => &[("y/n", "answer"), ("Enter", "the marked one"), ("Esc", "no")],
         Popup::Ask(_) => &[("Enter", "go on"), ("Esc", "nothing is done")],
         Popup::Gate(gate) if gate.typing => &[("Enter", "look"), ("Esc", "as before")],
-        Popup::Gate(_) => &[("C", "continue"), ("E", "to the end"), ("A", "abort"), ("Tab", "look at"), ("/", "find"), ("Esc", "leave it waiting")],
+        Popup::Gate(_) => {
+            &[("C", "continue"), ("E", "to the end"), ("A", "abort"), ("Tab", "look at"), ("/", "find"), ("Esc", "leave it waiting")]
+        }
         Popup::Picker(_) => &[("Enter", "build"), ("s", "step mode"), ("Esc", "close")],
     };
     pairs.iter().map(|(key, name)| ((*key).to_owned(), (*name).to_owned())).collect()
