@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::builds::BuildEvent;
 use super::data::detail::Detail;
+use super::data::log::LogView;
 use super::data::runs::RunsUpdate;
 use super::keys::Chord;
 use super::terminal::Signal;
@@ -58,8 +59,8 @@ pub enum Msg {
         /// Its lines.
         lines: Vec<String>,
     },
-    /// Lines of the program's own log.
-    Log(Vec<String>),
+    /// The program's own log has grown.
+    Log(LogView),
 }
 
 /// How the ledger can be read now.

@@ -38,7 +38,7 @@ pub struct Event {
     /// Micros from this run's first event in sight to this one.
     pub since_first: i64,
     /// Micros since the last snapshot, for the filter.
-    age_us: i64,
+    pub age_us: i64,
 }
 
 impl Filterable for Event {

@@ -10,11 +10,12 @@ use self::popup::Popup;
 use super::action::{Action, Place};
 use super::builds::Ending;
 use super::data::detail::Detail;
+use super::data::log::LogView;
 use super::data::runs::{Runs, RunsUpdate};
 use super::keys::Keymap;
 use super::look::Look;
 use super::msg::{Feed, Told};
-use super::panes::Panes;
+use super::panes::{Panes, Seen};
 use crate::ledger::{Limits, RunLine};
 use crate::pipeline::gate::Refusal;
 use crate::pipeline::peek::Peeked;
@@ -123,6 +124,16 @@ pub enum Slot {
     },
 }
 
+impl Slot {
+    /// What was read.
+    pub fn detail(&self) -> Option<&Detail> {
+        match self {
+            Slot::Ready(detail) => Some(detail),
+            Slot::Empty | Slot::Failed { .. } => None,
+        }
+    }
+}
+
 /// Why nothing can be changed from here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
@@ -205,8 +216,8 @@ pub struct Model {
     pub flash: Option<(Told, Instant)>,
     /// Since when the screen is held, and what came meanwhile.
     pub frozen: Option<Frozen>,
-    /// Lines of the program's own log.
-    pub log: Vec<String>,
+    /// The program's own log.
+    pub log: LogView,
     /// Whether the mouse is taken.
     pub mouse: bool,
     /// A run to select as soon as it is there.
@@ -252,7 +263,7 @@ impl Model {
             popups: Vec::new(),
             flash: None,
             frozen: None,
-            log: Vec::new(),
+            log: LogView::default(),
             mouse: start.mouse,
             wanted: None,
             interrupted: None,
@@ -272,10 +283,12 @@ impl Model {
 
     /// What is known about the selected run, where it was read.
     pub fn detail(&self) -> Option<&Detail> {
-        match &self.slot {
-            Slot::Ready(detail) => Some(detail),
-            Slot::Empty | Slot::Failed { .. } => None,
-        }
+        self.slot.detail()
+    }
+
+    /// What panes may look at.
+    pub fn seen(&self) -> Seen<'_> {
+        Seen { runs: &self.runs, detail: self.detail(), log: &self.log, now: self.now }
     }
 
     /// Builds of this console that are running.

@@ -5,8 +5,9 @@ use crate::console::action::{Action, Place};
 use crate::console::filter::Filter;
 use crate::console::model::popup::{Answer, Choice, Confirm, Picker, Popup};
 use crate::console::model::prompt::Prompt;
-use crate::console::model::{Frozen, Model, Slot, View};
+use crate::console::model::{Frozen, Model, View};
 use crate::console::msg::{Effect, Told};
+use crate::console::panes::Seen;
 use crate::console::view::layout;
 
 /// Longest line in a prompt, in bytes.
@@ -49,7 +50,7 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Effect> {
         Action::Log => goto(model, View::Log),
         Action::Triage => goto(model, View::Triage),
         Action::Open if model.view == View::Triage => {
-            let chosen = model.detail().and_then(|detail| model.panes.triage.chosen(&detail.triage));
+            let chosen = model.detail().and_then(|detail| model.panes.triage.action(&detail.triage)).and_then(|legal| Action::named(legal.name));
             return chosen.map(|action| act(model, action)).unwrap_or_default();
         }
         Action::Open if model.pane() == View::Runs && model.at_gate().is_some() => build::show(model),
@@ -110,11 +111,9 @@ fn pane(model: &mut Model, action: Action) -> Vec<Effect> {
     };
     let view = model.pane();
     let height = layout::pane(model, view).height;
-    let known = match &model.slot {
-        Slot::Ready(detail) => Some(detail.clone()),
-        Slot::Empty | Slot::Failed { .. } => None,
-    };
-    let obeyed = model.panes.act(view, action, &model.runs, known.as_deref(), &model.log, model.now, height);
+    let Model { runs, slot, log, now, panes, .. } = model;
+    let seen = Seen { runs, detail: slot.detail(), log, now: *now };
+    let obeyed = panes.act(view, action, &seen, height);
     match (obeyed, action) {
         (true, _) => follow(model),
         // Left is out and right is in, where a pane makes nothing else of them.
@@ -193,11 +192,9 @@ fn back(model: &mut Model) {
 pub(super) fn set_filter(model: &mut Model, filter: Filter) {
     let view = model.pane();
     let height = layout::pane(model, view).height;
-    let known = match &model.slot {
-        Slot::Ready(detail) => Some(detail.clone()),
-        Slot::Empty | Slot::Failed { .. } => None,
-    };
-    model.panes.set_filter(view, filter, &model.runs, known.as_deref(), model.now, height);
+    let Model { runs, slot, log, now, panes, .. } = model;
+    let seen = Seen { runs, detail: slot.detail(), log, now: *now };
+    panes.set_filter(view, filter, &seen, height);
 }
 
 /// Back while there is a way back; at the top, out.
@@ -263,10 +260,10 @@ fn copy(model: &mut Model, action: Action) -> Vec<Effect> {
     let found = match action {
         Action::CopySummary => model.detail().map(|detail| ("incident summary".to_owned(), detail.summary(model.now))),
         Action::CopyCommand if model.view == View::Triage => {
-            model.detail().and_then(|detail| model.panes.triage.command(&detail.triage)).map(|command| (command.clone(), command))
+            model.detail().and_then(|detail| model.panes.triage.selected(&detail.triage)).map(|c| (c.text.clone(), c.text))
         }
         Action::CopyCommand => operate::command(model).map(|command| (command.clone(), command)),
-        _ => model.panes.copyable(model.pane(), &model.runs, model.detail()).map(|c| (c.id, c.text)),
+        _ => model.panes.copyable(model.pane(), &model.seen()).map(|c| (c.id, c.text)),
     };
     match found {
         Some((what, text)) => vec![Effect::Copy { what, text }],

@@ -99,7 +99,7 @@ fn export(model: &mut Model, argument: &str) -> Vec<Effect> {
         say(model, Told::bad(usage(Action::Export)));
         return Vec::new();
     };
-    let table = model.panes.table(model.pane(), &model.runs, model.detail(), &model.log, model.now);
+    let table = model.panes.table(model.pane(), &model.seen());
     let what = format!("{} rows of {}", table.len().saturating_sub(1), model.pane().name());
     vec![Effect::Write { what, path: PathBuf::from(path.trim()), content: render(&table, format) }]
 }

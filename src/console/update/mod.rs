@@ -81,8 +81,8 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             model.popups.push(Popup::Text { title, lines, top: 0 });
             Vec::new()
         }
-        Msg::Log(lines) => {
-            model.log = lines;
+        Msg::Log(log) => {
+            model.log = log;
             Vec::new()
         }
     }
@@ -119,7 +119,13 @@ pub fn next_turn(model: &Model) -> Option<Instant> {
         };
         model.now.plus_micros(step - age % step)
     });
-    ages.chain(flash).min()
+    // How old what is known of the run is, where a pane says so.
+    let read = model.detail().filter(|_| model.view != View::Runs && model.view != View::Log).map(|detail| {
+        let age = model.now.0.saturating_sub(detail.as_of.0).max(0);
+        let step = if age < 3_600_000_000 { 60_000_000 } else { 3_600_000_000 };
+        model.now.plus_micros(step - age % step)
+    });
+    ages.chain(flash).chain(read).min()
 }
 
 fn clock(model: &mut Model, now: Instant) -> Vec<Effect> {

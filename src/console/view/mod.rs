@@ -35,14 +35,7 @@ pub fn view(model: &Model, buf: &mut Buffer) {
 
 fn pane(model: &Model, view: View, buf: &mut Buffer, area: Rect) {
     let focused = view == model.pane();
-    match view {
-        View::Runs => model.panes.runs.draw(buf, area, &model.runs, model.now, &model.look, focused),
-        View::Triage if let Some(detail) = model.detail() => {
-            let only_look = model.read_only();
-            model.panes.triage.draw(buf, area, &detail.triage, model.now, &model.look, &model.keys, only_look, focused);
-        }
-        _ => model.panes.draw(view, buf, area, &model.slot, &model.look, focused),
-    }
+    model.panes.draw(view, buf, area, &model.seen(), &model.slot, &model.look, focused);
 }
 
 fn too_small(model: &Model, buf: &mut Buffer) {
