@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::{Context, Failure, Outcome};
 use crate::config::Config;
 use crate::console::app::{self, Setup};
+use crate::console::data::log::Ring;
 use crate::console::effects::{Clipboard, Effects, World};
 use crate::console::filter::Filter;
 use crate::console::keys::{Keymap, KeysError};
@@ -61,7 +62,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     let keys = keymap(config)?;
     let look = look(config, &term, &environment)?;
     let mode = mode(config, args.read_only);
-    let (_log, notice) = log(config, &mode, &environment);
+    let ring = Ring::new(context.clock.clone());
+    let (_log, notice) = log(config, &mode, &environment, &ring);
 
     let may_write = mode == Mode::Operate;
     let mouse = config.flag("console", "mouse");
@@ -83,7 +85,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     crossterm::style::force_color_output(true);
     install_panic_hook(std::thread::current().id());
     let (outbox, inbox) = app::channel();
-    let world = World { config: config.clone(), clock: context.clock.clone(), actor: context.actor(), may_write };
+    let world = World { config: config.clone(), clock: context.clock.clone(), actor: context.actor(), may_write, log: ring };
     let effects = Effects::start(world, outbox.clone())?;
     let ssh = environment("SSH_CONNECTION").is_some() || environment("SSH_TTY").is_some();
     let setup = Setup {
@@ -158,6 +160,7 @@ fn log(
     config: &Config,
     mode: &Mode,
     environment: &dyn Fn(&str) -> Option<String>,
+    ring: &Ring,
 ) -> (Option<tracing_appender::non_blocking::WorkerGuard>, Option<crate::console::msg::Told>) {
     use crate::console::msg::Told;
     let filter = environment("OFS_LOG");
@@ -168,7 +171,7 @@ fn log(
     let folders = std::iter::once(config.path("logs")).filter(|_| *mode == Mode::Operate || config.path("logs").is_dir()).chain(own);
     let mut why = "no folder for it".to_owned();
     for folder in folders {
-        match crate::observe::start_logging(&folder, filter.as_deref()) {
+        match crate::observe::start_logging_with(&folder, filter.as_deref(), ring.layer()) {
             Ok(guard) => return (Some(guard), None),
             Err(error) => why = error,
         }

@@ -30,7 +30,7 @@ impl Feeder {
     pub(super) fn start(world: World, told: Sender<Msg>) -> std::io::Result<Self> {
         let (wake, woken) = bounded(1);
         let work = move || {
-            let mut feed = Watch { world, told, ledger: None, seen: None, state: None, running: Vec::new(), stamp: None };
+            let mut feed = Watch { world, told, ledger: None, seen: None, state: None, running: Vec::new(), stamp: None, logged: 0 };
             loop {
                 if feed.look().is_err() {
                     return;
@@ -67,6 +67,8 @@ struct Watch {
     running: Vec<RunLine>,
     /// What the file looked like when it was opened as an unchanging one.
     stamp: Option<(u64, Option<std::time::SystemTime>)>,
+    /// Records of the log that were told.
+    logged: u64,
 }
 
 impl Watch {
@@ -77,6 +79,10 @@ impl Watch {
     }
 
     fn look(&mut self) -> Result<(), Deaf> {
+        let logged = self.world.log.seen();
+        if logged != std::mem::replace(&mut self.logged, logged) {
+            self.tell(Msg::Log(self.world.log.view()))?;
+        }
         match self.read() {
             Ok(()) => Ok(()),
             Err(Outcome::Deaf) => Err(Deaf),

@@ -20,6 +20,7 @@ use self::build::Works;
 use self::feed::Feeder;
 use self::loader::Loader;
 use super::builds::What;
+use super::data::log::Ring;
 use super::msg::{Effect, Msg, Order, Told};
 use crate::config::Config;
 use crate::time::Clock;
@@ -35,6 +36,8 @@ pub struct World {
     pub actor: String,
     /// Whether anything may be changed.
     pub may_write: bool,
+    /// The newest records of the program's own log.
+    pub log: Ring,
 }
 
 impl World {
