@@ -1,6 +1,7 @@
 //! The console on a pseudo-terminal: what a person sees, and how the terminal is left behind.
 
 use std::io::{Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,9 +14,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A console on a terminal of its own.
 struct Tty {
     master: Option<Box<dyn MasterPty + Send>>,
-    keys: Option<Box<dyn Write + Send>>,
+    keys: Mutex<Option<Box<dyn Write + Send>>>,
     child: Box<dyn Child + Send + Sync>,
     seen: Arc<Mutex<Seen>>,
+    reader: std::thread::JoinHandle<()>,
+    deaf: Arc<AtomicBool>,
 }
 
 /// What came from it.
@@ -43,17 +46,22 @@ impl Tty {
         let screen = vt100::Parser::new(rows.try_into().unwrap(), cols.try_into().unwrap(), 0);
         let seen = Arc::new(Mutex::new(Seen { bytes: Vec::new(), screen, reads: 0 }));
         let (mut reader, told) = (pair.master.try_clone_reader().unwrap(), seen.clone());
-        std::thread::spawn(move || {
+        let deaf = Arc::new(AtomicBool::new(false));
+        let closed = deaf.clone();
+        let reader = std::thread::spawn(move || {
             let mut buffer = [0; 65_536];
             while let Ok(n @ 1..) = reader.read(&mut buffer) {
                 let mut seen = told.lock().unwrap();
                 seen.bytes.extend_from_slice(&buffer[..n]);
                 seen.screen.process(&buffer[..n]);
                 seen.reads += 1;
+                if closed.load(Ordering::SeqCst) {
+                    return;
+                }
             }
         });
         let keys = pair.master.take_writer().unwrap();
-        Tty { master: Some(pair.master), keys: Some(keys), child, seen }
+        Tty { master: Some(pair.master), keys: Mutex::new(Some(keys)), child, seen, reader, deaf }
     }
 
     fn text(&self) -> String {
@@ -82,8 +90,9 @@ impl Tty {
         self
     }
 
-    fn press(&mut self, keys: &str) -> &mut Self {
-        let keyboard = self.keys.as_mut().unwrap();
+    fn press(&self, keys: &str) -> &Self {
+        let mut keyboard = self.keys.lock().unwrap();
+        let keyboard = keyboard.as_mut().unwrap();
         keyboard.write_all(keys.as_bytes()).unwrap();
         keyboard.flush().unwrap();
         self
@@ -104,6 +113,14 @@ impl Tty {
             assert!(began.elapsed() < PATIENCE, "it does not end; the screen is\n{}", self.text());
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Closes the line: whatever is typed last wakes the reader, which then lets go of its end, too.
+    fn hang_up(&mut self) {
+        self.deaf.store(true, Ordering::SeqCst);
+        self.press("?");
+        wait_for("the reader's end", PATIENCE, || self.reader.is_finished());
+        (self.keys, self.master) = (Mutex::new(None), None);
     }
 
     /// Nothing more is written for a while.
@@ -143,8 +160,7 @@ fn a_person_looks_around_and_leaves() {
     tty.until("[2 replay]").press("?");
     tty.until("everywhere").press("q");
     tty.gone("everywhere").press("/zzz\r1");
-    tty.press("qq");
-    tty.press("q");
+    tty.press("qqqq");
     assert_eq!(tty.end().0, 0);
     tty.restored();
 }
@@ -209,7 +225,7 @@ fn p12_a_terminal_that_goes_away_takes_the_console_with_it() {
     let workspace = Workspace::empty();
     let mut tty = Tty::start(&workspace, (80, 24), &[], &[]);
     tty.until("no runs yet");
-    (tty.keys, tty.master) = (None, None);
+    tty.hang_up();
     let (_, took) = tty.end();
     println!("gone {took:?} after the hang-up");
     assert!(took < Duration::from_secs(10), "{took:?}");
@@ -291,8 +307,8 @@ fn changes_of_another_process_show_within_two_seconds() {
     let workspace = Workspace::flights();
     let tty = Tty::start(&workspace, (80, 24), &[], &[]);
     tty.until("no runs yet");
-    let output = workspace.ofs(&["submit", "intents/train.json"]);
-    output.expect(0);
+    let intent = workspace.path("intents/train.json");
+    workspace.ofs(&["submit", intent.to_str().unwrap()]).expect(0);
     let began = Instant::now();
     tty.until("QUEUED");
     let took = began.elapsed();

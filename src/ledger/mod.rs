@@ -314,6 +314,23 @@ impl Ledger {
         Ok(Ledger { read_only: true, immutable, ..Self::over(conn, clock, actor) })
     }
 
+    /// Opens an existing ledger for reading without making a file beside it: as a live reader where another
+    /// process has it open, else as an unchanging file.
+    ///
+    /// # Errors
+    /// As of [`Ledger::open_read_only`].
+    pub fn open_untouched(path: &Path, clock: Arc<dyn Clock>, actor: &str) -> Result<Self> {
+        let mut wal = path.as_os_str().to_owned();
+        wal.push("-wal");
+        if Path::new(&wal).exists() {
+            return Self::open_read_only(path, clock, actor);
+        }
+        let at = |e: LedgerError| e.at(path);
+        let conn = reader(path, "mode=ro&immutable=1").map_err(|e| at(e.into()))?;
+        schema::readable(&conn).map_err(at)?;
+        Ok(Ledger { read_only: true, immutable: true, ..Self::over(conn, clock, actor) })
+    }
+
     /// Whether this reader sees the file as it was when opened and must be opened again to see changes.
     pub fn immutable(&self) -> bool {
         self.immutable

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
@@ -56,6 +56,21 @@ impl Feeder {
 /// Nobody listens any more.
 struct Deaf;
 
+/// What a file looks like from outside, with the log that writers keep beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    len: u64,
+    modified: Option<SystemTime>,
+    log: Option<(u64, Option<SystemTime>)>,
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let seen = |path: &Path| std::fs::metadata(path).ok().map(|data| (data.len(), data.modified().ok()));
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    seen(path).map(|(len, modified)| Stamp { len, modified, log: seen(Path::new(&wal)) })
+}
+
 struct Watch {
     world: World,
     told: Sender<Msg>,
@@ -66,7 +81,7 @@ struct Watch {
     /// Runs that move without events.
     running: Vec<RunLine>,
     /// What the file looked like when it was opened as an unchanging one.
-    stamp: Option<(u64, Option<std::time::SystemTime>)>,
+    stamp: Option<Stamp>,
     /// Records of the log that were told.
     logged: u64,
 }
@@ -107,8 +122,8 @@ impl Watch {
 
     fn read(&mut self) -> Result<(), Outcome> {
         let path = self.world.ledger_path();
-        let stamp = std::fs::metadata(&path).ok().map(|data| (data.len(), data.modified().ok()));
-        let Some(stamp) = stamp.filter(|(len, _)| *len > 0) else {
+        let stamp = stamp(&path);
+        let Some(stamp) = stamp.filter(|stamp| stamp.len > 0) else {
             self.ledger = None;
             if self.state != Some(Feed::Absent) {
                 self.tell(Msg::Runs(RunsUpdate { complete: true, ..RunsUpdate::default() }))?;
@@ -128,7 +143,10 @@ impl Watch {
                 self.ledger.insert(ledger).clone()
             }
         };
-        self.state(if ledger.immutable() { Feed::Static } else { Feed::Live })?;
+        // Where nobody has it open, that it is read as it stands is no limitation worth a banner: the next
+        // writer's first commit shows all the same.
+        let fixed = ledger.immutable() && self.world.may_write;
+        self.state(if fixed { Feed::Static } else { Feed::Live })?;
         let version = ledger.data_version()?;
         let life = i64::try_from(self.world.config.launcher().lease_seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
         match self.seen {
@@ -141,6 +159,9 @@ impl Watch {
     /// A ledger of an older program is brought up first, where that is allowed.
     fn open(&self, path: &Path) -> Result<Ledger, LedgerError> {
         let World { clock, actor, may_write, .. } = &self.world;
+        if !may_write {
+            return Ledger::open_untouched(path, clock.clone(), actor);
+        }
         match Ledger::open_read_only(path, clock.clone(), actor) {
             Err(LedgerError::Io(_)) if *may_write => {
                 Ledger::open(path, clock.clone(), actor)?;

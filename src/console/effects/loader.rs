@@ -95,7 +95,8 @@ impl Shelf {
 
     fn open(&self) -> Result<Source, String> {
         let World { config, clock, actor, .. } = &self.world;
-        let ledger = Ledger::open_read_only(&self.world.ledger_path(), clock.clone(), actor).map_err(|e| e.to_string())?;
+        let open = if self.world.may_write { Ledger::open_read_only } else { Ledger::open_untouched };
+        let ledger = open(&self.world.ledger_path(), clock.clone(), actor).map_err(|e| e.to_string())?;
         let store = crate::operate::open::store(config).map(|store| Arc::new(store) as Arc<dyn Store>).map_err(|e| e.message);
         Ok(Source { ledger: Arc::new(ledger), store, config: config.clone(), clock: clock.clone() })
     }
