@@ -18,7 +18,7 @@ use crate::text::{grouped, safe};
 pub(super) struct RunArgs {
     /// The intent file.
     intent: PathBuf,
-    /// Pause at each gate (needs a terminal).
+    /// Stop at each gate and ask; what was proved can be looked at (needs a terminal).
     #[arg(long)]
     step: bool,
     /// Published data sets that this one corrects, by manifest id.
