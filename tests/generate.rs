@@ -8,14 +8,14 @@ const RUN: &str = "platform_20260101T000000Z";
 
 fn generated(events: &str, seed: &str) -> (Workspace, Value) {
     let w = Workspace::empty();
-    let out = w.root().join("world");
+    let out = w.scratch().join("world");
     let document =
         w.ofs(&["generate", "--events", events, "--partitions", "3", "--seed", seed, out.to_str().unwrap(), "--json"]).expect(0).json();
     (w, document)
 }
 
 fn build(w: &Workspace, intent: &str) -> Value {
-    let (world, intent) = (w.root().join("world"), w.root().join("world/intents").join(intent));
+    let (world, intent) = (w.scratch().join("world"), w.scratch().join("world/intents").join(intent));
     w.ofs(&["--workspace", world.to_str().unwrap(), "run", intent.to_str().unwrap(), "--json"]).expect(0).json()
 }
 
@@ -38,7 +38,8 @@ fn both_intents_of_a_generated_world_build_to_done() {
 
     let receipt = |what: &str, run: &Value| -> Value {
         let key = run["run_key"].as_str().unwrap();
-        w.json(&format!("world/store/{RUN}/ofs/{what}/{key}.json"))
+        let path = w.scratch().join(format!("world/store/{RUN}/ofs/{what}/{key}.json"));
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
     };
     let replay = receipt("replay_completeness", &train);
     let lanes = replay["observation"]["partitions"].as_array().unwrap().clone();

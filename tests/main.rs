@@ -3,7 +3,9 @@
 
 mod cli;
 mod closure;
+mod console;
 mod contracts;
+mod demos;
 mod determinism;
 mod diff;
 mod explain;

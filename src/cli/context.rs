@@ -72,7 +72,8 @@ impl Context {
         })
     }
 
-    fn actor(&self) -> String {
+    /// Who acts, for the record.
+    pub(crate) fn actor(&self) -> String {
         std::env::var("USER")
             .ok()
             .filter(|u| !u.is_empty())

@@ -4,6 +4,7 @@
 mod closure;
 mod completions;
 mod config;
+mod console;
 mod context;
 mod demo;
 mod diff;
@@ -13,6 +14,7 @@ mod explain;
 mod generate;
 mod init;
 mod intent;
+mod keys;
 mod operator;
 mod plan;
 mod progress;
@@ -21,6 +23,7 @@ mod run;
 mod runs;
 mod schema;
 mod show;
+mod step;
 mod submit;
 mod verify;
 mod worker;
@@ -52,7 +55,7 @@ struct Cli {
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 const AFTER: &str = "\
@@ -67,6 +70,8 @@ Exit codes: 0 done, 1 internal error or the ledger cannot be written, 2 usage or
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The terminal console; also what `ofs` alone starts.
+    Console(console::Args),
     /// Make a new workspace with copies of another's inputs.
     Init(init::Args),
     /// Check an intent without running it, or make one from what the workspace holds.
@@ -110,6 +115,8 @@ enum Command {
     Demo(demo::Args),
     /// The closure gate: everything that is owed, shown in a scratch workspace, with one evidence file.
     Closure(closure::Args),
+    /// Every action of the console with its keys.
+    Keys,
     /// The configuration: every value and where it comes from.
     #[command(subcommand)]
     Config(config::Args),
@@ -210,7 +217,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Outcome {
     // What the program alone can answer works beside a broken ofs.toml, too.
-    let command = match cli.command {
+    let command = match cli.command.unwrap_or(Command::Console(console::Args::default())) {
         Command::Schema(args) => return schema::run(cli.json, &args),
         Command::Completions(args) => return completions::run(cli.json, &args, Cli::command()),
         Command::Generate(args) => return generate::run(cli.json, args),
@@ -218,6 +225,8 @@ fn dispatch(cli: Cli) -> Outcome {
     };
     let context = Context::load(cli.workspace.as_deref(), cli.json)?;
     match command {
+        Command::Console(args) => console::run(&context, &args),
+        Command::Keys => keys::run(&context),
         Command::Init(args) => init::run(&context, &args),
         Command::Intent(args) => intent::run(&context, &args),
         Command::Plan(args) => plan::run(&context, &args),

@@ -1,6 +1,6 @@
 //! `ofs run`, `ofs resume`, `ofs retry`: build under one cancellation token, progress on stderr.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -10,7 +10,7 @@ use super::{Context, Failure, Outcome, document, say};
 use crate::ledger::LedgerError;
 use crate::pipeline::admit::Supersession;
 use crate::pipeline::gate::Env;
-use crate::pipeline::run::{self, GateView, Gatekeeper, Host, Request, RunResult};
+use crate::pipeline::run::{self, GateView, Gatekeeper, Halt, Host, Request, RunResult, Verdict};
 use crate::prove::supersession::superseded_by;
 use crate::text::{grouped, safe};
 
@@ -19,7 +19,7 @@ use crate::text::{grouped, safe};
 pub(super) struct RunArgs {
     /// The intent file.
     intent: PathBuf,
-    /// Pause at each gate (needs a terminal).
+    /// Stop at each gate and ask; what was proved can be looked at (needs a terminal).
     #[arg(long)]
     step: bool,
     /// Published data sets that this one corrects, by manifest id or ref.
@@ -50,34 +50,13 @@ pub(super) struct RetryArgs {
     reason: Option<String>,
 }
 
-/// Says each gate as it passes, and asks at each in step mode.
-struct Teller {
-    step: bool,
-}
+/// Says each gate as it passes, on a terminal that a running line may stand on.
+struct Teller;
 
 impl Gatekeeper for Teller {
-    fn passed(&self, gate: &GateView) -> bool {
-        let mut err = std::io::stderr().lock();
-        let _ = writeln!(err, "\r\u{1b}[K{}", line(gate));
-        if !self.step {
-            return true;
-        }
-        for (what, value) in &gate.facts {
-            let _ = writeln!(err, "     {what}: {}", safe(value));
-        }
-        let _ = writeln!(err, "     evidence: {}", safe(&gate.evidence));
-        loop {
-            let _ = write!(err, "   [Enter] continue, [a] abort: ").and_then(|()| err.flush());
-            let mut answer = String::new();
-            match std::io::stdin().lock().read_line(&mut answer) {
-                Ok(n) if n > 0 => match answer.trim() {
-                    "" | "c" => return true,
-                    "a" | "q" => return false,
-                    _ => {}
-                },
-                _ => return false,
-            }
-        }
+    fn passed(&self, gate: &GateView, _: &dyn Halt) -> Verdict {
+        let _ = writeln!(std::io::stderr().lock(), "\r\u{1b}[K{}", line(gate));
+        Verdict::Go
     }
 }
 
@@ -91,18 +70,21 @@ fn line(gate: &GateView) -> String {
 struct Plain;
 
 impl Gatekeeper for Plain {
-    fn passed(&self, gate: &GateView) -> bool {
+    fn passed(&self, gate: &GateView, _: &dyn Halt) -> Verdict {
         let _ = writeln!(std::io::stderr().lock(), "{}", line(gate));
-        true
+        Verdict::Go
     }
 }
 
 pub(super) fn keeper(step: bool) -> Result<Box<dyn Gatekeeper>, Failure> {
     let terminal = std::io::stderr().is_terminal() && std::io::stdin().is_terminal();
-    if step && !terminal {
-        return Err(Failure::usage("--step needs a terminal").hint("run without --step; every gate leaves its receipt"));
+    if step {
+        if !terminal {
+            return Err(Failure::usage("--step needs a terminal").hint("run without --step; every gate leaves its receipt"));
+        }
+        return Ok(Box::new(super::step::keeper()?));
     }
-    if std::io::stderr().is_terminal() { Ok(Box::new(Teller { step })) } else { Ok(Box::new(Plain)) }
+    if std::io::stderr().is_terminal() { Ok(Box::new(Teller)) } else { Ok(Box::new(Plain)) }
 }
 
 /// The text of an intent file.

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::runs::{corrections, next, row_json, stuck, workers};
 use super::{Context, Outcome, document, say};
-use crate::ledger::{EventRow, Ledger, LedgerError, RefRow, RunRow, Status};
-use crate::pipeline::Phase;
+use crate::ledger::{LedgerError, RefRow};
+use crate::observe::gates;
 use crate::prove::supersession::{reason, supersedes};
 use crate::text::safe;
 use crate::time::span;
@@ -20,7 +20,7 @@ pub(super) struct Args {
 pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     let ledger = context.reader()?.ok_or_else(|| LedgerError::NotFound(args.run.clone()))?;
     let row = context.find_run(&ledger, &args.run)?;
-    let gates = gates(&ledger, &row)?;
+    let gates: Vec<Value> = gates::gates(&ledger.events(&row.run_key, 0)?, &row).iter().map(gates::Gate::to_json).collect();
     let workers = workers(context, &ledger)?;
     let refs = ledger.ref_rows(Some(&row.run_key))?;
     let corrections = corrections(context, &ledger, &row);
@@ -77,38 +77,4 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     }
     say(format!("actions  {}", row.actions().join(", ")));
     Ok(0)
-}
-
-/// Each gate of the latest attempt: how it ended and where its evidence lies.
-fn gates(ledger: &Ledger, row: &RunRow) -> Result<Vec<Value>, LedgerError> {
-    let events = ledger.events(&row.run_key, 0)?;
-    let begin = events.iter().rposition(|e| matches!(e.event_type.as_str(), "RUN_STARTED" | "LEASE_TAKEN_OVER")).unwrap_or(0);
-    let latest = events.get(begin..).unwrap_or_default();
-    let reason = row.reason.as_ref();
-    let refused = reason.and_then(|r| r.get("phase")).and_then(Value::as_str);
-    // A report needs no labels, and there is nothing of it to commit.
-    let data_set = row.intent_kind.as_deref().is_none_or(|kind| kind == "dataset_build");
-    let passes = |phase: &&Phase| data_set || matches!(phase, Phase::Pins | Phase::Replay | Phase::Features);
-    Ok(Phase::RUN.iter().filter(passes).map(|phase| gate(*phase, latest, row, refused, reason)).collect())
-}
-
-fn gate(phase: Phase, events: &[EventRow], row: &RunRow, refused: Option<&str>, reason: Option<&Value>) -> Value {
-    let of_phase = |event: &&EventRow| event.detail.get("phase").and_then(Value::as_str) == Some(phase.as_str());
-    let passed = events.iter().filter(|e| matches!(e.event_type.as_str(), "GATE_PASSED" | "GATE_REPROVED")).find(of_phase);
-    let reproved = passed.is_some_and(|e| e.event_type == "GATE_REPROVED");
-    let entered = events.iter().filter(|e| e.event_type == "PHASE_ENTERED").any(|e| of_phase(&e));
-    let result = match passed {
-        _ if refused == Some(phase.as_str()) && matches!(row.status, Status::Failed | Status::PublishPending | Status::Cancelled) => {
-            "REFUSED"
-        }
-        Some(_) => "PASSED",
-        None if entered && row.status == Status::Running => "RUNNING",
-        None if row.status == Status::Done && phase == Phase::Publication => "PASSED",
-        None => "NOT_REACHED",
-    };
-    let evidence = passed
-        .and_then(|e| e.detail.pointer("/evidence/receipt_ref"))
-        .cloned()
-        .or_else(|| (result == "REFUSED").then(|| row.result.as_ref().and_then(|r| r.pointer("/evidence/refusal")).cloned()).flatten());
-    json!({"phase": phase.as_str(), "result": result, "reason": if result == "REFUSED" { reason.cloned() } else { None }, "evidence": evidence, "reproved": reproved})
 }

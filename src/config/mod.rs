@@ -174,6 +174,22 @@ impl Config {
             .unwrap_or_default()
     }
 
+    /// A table setting: each name with its texts.
+    pub fn table(&self, section: &'static str, key: &'static str) -> BTreeMap<String, Vec<String>> {
+        let texts = |value: &toml::Value| match value {
+            toml::Value::String(text) => vec![text.clone()],
+            toml::Value::Array(list) => list.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect(),
+            _ => Vec::new(),
+        };
+        let table = self.value(section, key).and_then(toml::Value::as_table);
+        table.into_iter().flatten().map(|(name, value)| (name.clone(), texts(value))).collect()
+    }
+
+    /// Whether nobody set it.
+    pub fn is_default(&self, section: &'static str, key: &'static str) -> bool {
+        self.values.get(&(section, key)).is_none_or(|(_, origin)| *origin == Origin::Default)
+    }
+
     /// A path setting, resolved against the workspace.
     pub fn path(&self, key: &'static str) -> PathBuf {
         self.workspace.join(self.text("paths", key))

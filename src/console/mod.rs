@@ -6,4 +6,22 @@
 //! key map, hint line, help, palette, deep links, documentation and demo scripts are generated from.
 
 pub mod action;
+pub mod app;
+pub mod builds;
+pub mod cast;
+pub mod data;
+pub mod demo;
+pub mod driver;
+pub mod effects;
+pub mod filter;
+pub mod keys;
 pub mod look;
+pub mod model;
+pub mod msg;
+pub mod panes;
+pub mod scrub;
+pub mod terminal;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod update;
+pub mod view;

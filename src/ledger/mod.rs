@@ -6,6 +6,7 @@
 
 mod events;
 mod lease;
+mod lines;
 mod operator;
 mod outbox;
 mod owner;
@@ -15,6 +16,7 @@ mod refs;
 mod retry;
 mod row;
 mod schema;
+mod standing;
 mod submit;
 #[cfg(test)]
 mod testing;
@@ -33,6 +35,7 @@ use serde_json::Value;
 
 pub use events::{AuditRow, EventRow};
 pub use lease::{Lease, MAX_SAMPLES, SampleRow};
+pub use lines::RunLine;
 pub use operator::{MAX_TEXT, OperatorRequest, Order, Ordered};
 pub use outbox::{Delivery, FAMILY, FactRow, SignalRow};
 pub use owner::Owner;
@@ -41,6 +44,7 @@ pub use queue::{Ended, Head};
 pub use refs::RefRow;
 pub use retry::Retry;
 pub use row::RunRow;
+pub use standing::{Limits, Standing};
 pub use submit::{NewRun, Submitted};
 pub use transition::{BACKFILL_COMPLETED, BACKFILL_DECLARED, End, RUN_DONE, RUN_DONE_LATE};
 pub use watch::{Access, Watch};
@@ -325,6 +329,23 @@ impl Ledger {
         }
         schema::readable(&conn).map_err(at)?;
         Ok(Ledger { read_only: true, immutable, ..Self::over(conn, clock, actor) })
+    }
+
+    /// Opens an existing ledger for reading without making a file beside it: as a live reader where another
+    /// process has it open, else as an unchanging file.
+    ///
+    /// # Errors
+    /// As of [`Ledger::open_read_only`].
+    pub fn open_untouched(path: &Path, clock: Arc<dyn Clock>, actor: &str) -> Result<Self> {
+        let mut wal = path.as_os_str().to_owned();
+        wal.push("-wal");
+        if Path::new(&wal).exists() {
+            return Self::open_read_only(path, clock, actor);
+        }
+        let at = |e: LedgerError| e.at(path);
+        let conn = reader(path, "mode=ro&immutable=1").map_err(|e| at(e.into()))?;
+        schema::readable(&conn).map_err(at)?;
+        Ok(Ledger { read_only: true, immutable: true, ..Self::over(conn, clock, actor) })
     }
 
     /// Whether this reader sees the file as it was when opened and must be opened again to see changes.

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use serde_json::Value;
 
-use super::{ExecutionMode, LedgerError, OperatorRequest, Owner, Result, Status, decode, encode};
+use super::{ExecutionMode, LedgerError, Limits, OperatorRequest, Owner, Result, Standing, Status, decode, encode};
 use crate::contract::ReasonCode;
 use crate::time::Instant;
 
@@ -141,14 +141,29 @@ impl RunRow {
 
     /// Whether it failed with a reason that a new attempt can help.
     pub fn retryable(&self) -> bool {
-        self.status == Status::Failed && self.code().is_some_and(|code| code.info().retry)
+        self.standing().retryable()
+    }
+
+    /// The facts that what may be done with it depends on.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            status: self.status,
+            code: self.code(),
+            owner_gone: self.owner.as_ref().is_none_or(|o| o.alive_here() == Some(false)),
+            lease_expires: self.lease_expires,
+            last_progress: self.last_progress,
+            paused_since: self.paused_since,
+            updated: self.updated,
+            publish_retry_attempts: self.publish_retry_attempts,
+            retries_granted: self.retries_granted,
+            commit_started: self.commit_started,
+        }
     }
 
     /// Whether another process may take this RUNNING run over: its lease is over, or its owner was a
     /// process of this host that is gone.
     pub fn takeover_legal(&self, now: Instant) -> bool {
-        let expired = self.lease_expires.is_none_or(|at| at <= now);
-        self.status == Status::Running && (expired || self.owner.as_ref().is_none_or(|o| o.alive_here() == Some(false)))
+        self.standing().takeover_legal(now)
     }
 
     /// Why the run does not move, if it does not. `stall_us` is how long nothing may happen,
@@ -161,18 +176,7 @@ impl RunRow {
         workers_alive: bool,
         max_retries: u32,
     ) -> Option<&'static str> {
-        let past = |since: Instant, limit: i64| now.0.saturating_sub(since.0) > limit;
-        match self.status {
-            // Of a process of this host that is gone the lease need not run out first.
-            Status::Running if self.takeover_legal(now) => Some("LEASE_EXPIRED"),
-            Status::Running => match self.paused_since {
-                Some(since) => past(since, max_pause_us).then_some("PAUSED_TOO_LONG"),
-                None => past(self.last_progress.unwrap_or(self.updated), stall_us).then_some("NO_PROGRESS"),
-            },
-            Status::Queued => (!workers_alive && past(self.updated, stall_us)).then_some("QUEUED_NO_WORKER"),
-            Status::PublishPending => (self.publish_retry_attempts >= self.retry_budget(max_retries)).then_some("RETRY_EXHAUSTED"),
-            Status::Done | Status::Failed | Status::Cancelled | Status::Rejected => None,
-        }
+        self.standing().stuck_reason(now, &Limits { stall_us, max_pause_us, max_retries }, workers_alive)
     }
 
     /// Whether no attempt of this run can go on any more.
@@ -186,19 +190,7 @@ impl RunRow {
 
     /// What an operator may do now (that is, at [`RunRow::as_of`]).
     pub fn actions(&self) -> Vec<&'static str> {
-        let mut actions = match self.status {
-            Status::Queued => vec!["resume"],
-            Status::Running if self.takeover_legal(self.as_of) => vec!["resume"],
-            Status::Failed if self.retryable() => vec!["resume"],
-            Status::PublishPending => vec!["retry"],
-            _ => Vec::new(),
-        };
-        // What may have been published can neither be called off nor given up (O030, O033).
-        if matches!(self.status, Status::Queued | Status::Running | Status::PublishPending) && !self.commit_started {
-            actions.extend(["cancel", "fail"]);
-        }
-        actions.extend(["note", "bundle"]);
-        actions
+        self.standing().actions(self.as_of)
     }
 
     /// The refusal of `action` in this state.

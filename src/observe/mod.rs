@@ -5,6 +5,7 @@
 pub mod bundle;
 pub mod doctor;
 pub mod facts;
+pub mod gates;
 pub mod health;
 pub mod metrics;
 pub mod reconcile;
@@ -17,7 +18,9 @@ use std::path::Path;
 
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry};
 
 /// Days of logs that are kept.
 const KEPT_FILES: usize = 14;
@@ -27,6 +30,17 @@ const KEPT_FILES: usize = 14;
 /// # Errors
 /// In words, where the folder cannot be used; the program goes on without logs then.
 pub fn start_logging(folder: &Path, filter: Option<&str>) -> Result<WorkerGuard, String> {
+    start_logging_with(folder, filter, tracing_subscriber::layer::Identity::new())
+}
+
+/// [`start_logging`], and `also` sees every record that passes the filter.
+///
+/// # Errors
+/// As of [`start_logging`].
+pub fn start_logging_with<L>(folder: &Path, filter: Option<&str>, also: L) -> Result<WorkerGuard, String>
+where
+    L: Layer<Registry> + Send + Sync,
+{
     let place = |e: &dyn std::fmt::Display| format!("{}: {e}", folder.display());
     std::fs::create_dir_all(folder).map_err(|e| place(&e))?;
     let appender = RollingFileAppender::builder()
@@ -38,13 +52,7 @@ pub fn start_logging(folder: &Path, filter: Option<&str>) -> Result<WorkerGuard,
         .map_err(|e| place(&e))?;
     let (writer, guard) = tracing_appender::non_blocking(appender);
     let filter = EnvFilter::try_new(filter.unwrap_or("info")).map_err(|e| format!("OFS_LOG: {e}"))?;
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter)
-        .with_writer(writer)
-        .with_ansi(false)
-        .try_init()
-        .map_err(|e| e.to_string())?;
+    let file = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(writer).with_ansi(false);
+    tracing_subscriber::registry().with(also).with(file).with(filter).try_init().map_err(|e| e.to_string())?;
     Ok(guard)
 }

@@ -7,11 +7,13 @@ mod queue;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::mutate::{Broken, Scratchpad, broken};
 use super::scenario::{Expect, Scenario, Step};
+use crate::time::{Clock, SystemClock};
 
 /// What came of an action.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
@@ -105,6 +107,7 @@ pub struct Player<'s> {
     pad: Scratchpad,
     named: BTreeMap<String, Observed>,
     next: usize,
+    clock: Arc<dyn Clock>,
 }
 
 impl<'s> Player<'s> {
@@ -113,7 +116,34 @@ impl<'s> Player<'s> {
     /// # Errors
     /// A folder that is in use, the environment's.
     pub fn new(scenario: &'s Scenario, into: &Path) -> Result<Self, Broken> {
-        Ok(Player { scenario, pad: Scratchpad::unpack(&scenario.base, into)?, named: BTreeMap::new(), next: 0 })
+        Self::under(scenario, into, Arc::new(SystemClock))
+    }
+
+    /// The same under another clock, so that what is recorded of it is the same every time.
+    ///
+    /// # Errors
+    /// As of [`Player::new`].
+    pub fn under(scenario: &'s Scenario, into: &Path, clock: Arc<dyn Clock>) -> Result<Self, Broken> {
+        Ok(Player { scenario, pad: Scratchpad::unpack(&scenario.base, into)?, named: BTreeMap::new(), next: 0, clock })
+    }
+
+    /// The step that comes next, and what it will do in words.
+    pub fn coming(&self) -> Option<(&'s Step, String)> {
+        let step = self.scenario.steps.get(self.next)?;
+        Some((step, self.words(step)))
+    }
+
+    /// The workspace.
+    pub fn workspace(&self) -> &Path {
+        self.pad.root()
+    }
+
+    fn words(&self, step: &Step) -> String {
+        let mut what = step.say.clone().unwrap_or_else(|| step.verb.words());
+        if let (Some(fault), None) = (&step.fault, &step.say) {
+            what = format!("{what}, while {}", fault.words());
+        }
+        self.pad.fill(&what)
     }
 
     /// Takes the next step; nothing when there is none left.
@@ -128,18 +158,14 @@ impl<'s> Player<'s> {
     }
 
     fn take(&mut self, step: &Step) -> Result<StepReport, Broken> {
-        let mut what = step.say.clone().unwrap_or_else(|| step.verb.words());
-        if let (Some(fault), None) = (&step.fault, &step.say) {
-            what = format!("{what}, while {}", fault.words());
-        }
-        let what = self.pad.fill(&what);
+        let what = self.words(step);
         let mut report = StepReport { number: self.next, what, expected: None, found: None, problems: Vec::new() };
         let Some(expect) = &step.expect else {
             self.pad.change(&step.verb)?;
             return Ok(report);
         };
         let before = judge::snapshot(&self.pad)?;
-        let found = act::act(&self.pad, step)?;
+        let found = act::act(&self.pad, step, &self.clock)?;
         if let (Some(name), Some(key)) = (&step.name, &found.run_key) {
             self.pad.set_name(format!("key.{name}"), key.clone());
             self.pad.set_name(format!("manifest.{name}"), found.manifest_id.clone().unwrap_or_default());

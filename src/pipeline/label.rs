@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde_json::{Value, json};
 
-use self::shard::{Decide, ShardOutcome, TypeCounts};
+use self::shard::{DISTANCES_US, Decide, ShardOutcome, TypeCounts};
 use super::gate::{Env, Phase, Refusal, keep_receipt};
 use super::parallel;
 use super::pin::Pinned;
@@ -223,10 +223,16 @@ fn proof_of(pinned: &Pinned, total: &ShardOutcome, gate: &Gate) -> Value {
 fn observation_of(pinned: &Pinned, total: &ShardOutcome, state: &intake::State, store: &str) -> Value {
     let late: Vec<Value> =
         pinned.vocabulary().iter().zip(&total.types).map(|((name, _), c)| json!({"label_type": name, "late": c.late})).collect();
+    let by_type: Vec<Value> = pinned
+        .vocabulary()
+        .iter()
+        .zip(&total.types)
+        .map(|((name, _), c)| json!({"label_type": name, "eligible": c.eligible, "late": c.late, "violations": c.violations, "before_cutoff": c.before, "after_cutoff": c.after}))
+        .collect();
     json!({
         "label_store": store, "query": {"platform_run_id": pinned.intent().platform_run_id, "label_types": pinned.intent().label_types, "label_asof_utc": pinned.intent().labels.asof},
         "state_marker": {"assertions": state.assertions, "known_at_cutoff": state.known, "known_digest": state.digest},
-        "late": late, "late_assertions": total.late.iter().map(|l| l.to_json(&pinned.intent().label_types)).collect::<Vec<_>>(), "late_total": total.types.iter().map(|c| c.late).sum::<u64>(),
+        "late": late, "by_type": by_type, "distances_us": DISTANCES_US, "late_assertions": total.late.iter().map(|l| l.to_json(&pinned.intent().label_types)).collect::<Vec<_>>(), "late_total": total.types.iter().map(|c| c.late).sum::<u64>(),
         "violations": total.violations.iter().map(|v| v.to_json(&pinned.intent().label_types)).collect::<Vec<_>>(), "violation_total": total.violation_total, "kept_at_most": KEPT,
     })
 }

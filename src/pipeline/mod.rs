@@ -13,6 +13,7 @@ pub mod label;
 pub mod lineage;
 pub(crate) mod parallel;
 pub mod parity;
+pub mod peek;
 pub mod pin;
 pub mod progress;
 pub mod projection;

@@ -113,7 +113,10 @@ pub fn resolve(admitted: Admitted, env: &Env) -> Result<Pinned, Refusal> {
 }
 
 /// The feature authority, and the digest of the configuration that is in force.
-fn configured(env: &Env) -> Result<(profile::Profile, String), Refusal> {
+///
+/// # Errors
+/// A refusal of gate 3 where ownership file or feature authority cannot be used.
+pub fn configured(env: &Env) -> Result<(profile::Profile, String), Refusal> {
     let ownership_digest = check_ownership(env)?;
     let (profile, file_digest) = feature_authority(env)?;
     let digest = env.config.run_config_digest(&file_digest, &ownership_digest);
@@ -270,10 +273,7 @@ pub fn feature_authority(env: &Env) -> Result<(profile::Profile, String), Refusa
         .ok_or_else(|| unresolved("nothing is there".into()))?;
     let data = std::fs::metadata(&path).map_err(|e| unresolved(e.to_string()))?;
     if data.is_dir() {
-        return Err(refuse(
-            ReasonCode::AmbiguousInput,
-            format!("{} is a folder; nothing says which revision in it is meant", env.config.text("paths", "features")),
-        ));
+        return Err(refuse(ReasonCode::AmbiguousInput, format!("{} is a folder; nothing says which revision in it is meant", given)));
     }
     if data.len() > profile::MAX_BYTES {
         return Err(unresolved(format!("larger than the limit of {} bytes", profile::MAX_BYTES)));

@@ -3,9 +3,11 @@
 
 mod audit;
 mod corridor;
+mod halt;
 mod heartbeat;
 mod outcome;
 mod resume;
+pub mod step;
 mod walk;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,15 +21,60 @@ pub use outcome::RunResult;
 use self::corridor::Attempt;
 use super::admit::{self, Admitted, Supersession};
 use super::gate::{Env, Phase, Refusal};
+use super::peek::{Look, Peeked, Question};
 use super::pin;
 use crate::contract::ReasonCode;
 use crate::ledger::{End, ExecutionMode, Ledger, LedgerError, NewRun, Owner, RUN_DONE_LATE, Retry, RunRow, Status, Submitted};
-use crate::time::Clock;
+use crate::time::{Clock, Instant};
 
 /// What stands at each gate: it may look at the proof that was just made, and stop the run.
 pub trait Gatekeeper: Send + Sync {
-    /// Called after a gate has passed. `false` calls the run off.
-    fn passed(&self, gate: &GateView) -> bool;
+    /// Called after a gate has passed; decides how it goes on.
+    fn passed(&self, gate: &GateView, halt: &dyn Halt) -> Verdict;
+
+    /// Called when a gate has refused, before the run is closed with it. Nothing can change the refusal.
+    fn refused(&self, _refusal: &Refusal, _halt: &dyn Halt) {}
+}
+
+/// How a run goes on from a gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// To the next one.
+    Go,
+    /// Nowhere: an operator calls it off.
+    CallOff,
+    /// Later: it is handed back as QUEUED, with what it proved so far; the text says why, as a signal's name does.
+    HandBack(&'static str),
+}
+
+/// What a gatekeeper can do while a run stands at a gate.
+pub trait Halt {
+    /// The run.
+    fn run_key(&self) -> &str;
+
+    /// Says in the ledger that the run waits for a person, or goes on. The lease is kept meanwhile.
+    ///
+    /// # Errors
+    /// What keeps the ledger from recording; the pipeline meets it again and ends by it.
+    fn set_paused(&self, paused: bool) -> Result<(), LedgerError>;
+
+    /// Whether the build was told to stop, by a signal, by an operator or by the loss of its lease.
+    fn told_to_stop(&self) -> bool;
+
+    /// The time, by the host's clock.
+    fn now(&self) -> Instant;
+
+    /// For how many microseconds a person may keep it waiting.
+    fn max_pause_us(&self) -> i64;
+
+    /// What there is to look at.
+    fn looks(&self) -> &'static [Look];
+
+    /// Looks at it.
+    ///
+    /// # Errors
+    /// What cannot be read or is not there.
+    fn peek(&self, question: &Question) -> Result<Peeked, Refusal>;
 }
 
 /// A gate that was just passed.
@@ -50,8 +97,8 @@ pub struct GateView {
 pub struct Unattended;
 
 impl Gatekeeper for Unattended {
-    fn passed(&self, _: &GateView) -> bool {
-        true
+    fn passed(&self, _: &GateView, _: &dyn Halt) -> Verdict {
+        Verdict::Go
     }
 }
 

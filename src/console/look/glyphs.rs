@@ -51,6 +51,8 @@ pub struct Glyphs {
     pub wanted: &'static str,
     /// Done and open part of a gauge.
     pub gauge: [&'static str; 2],
+    /// Eight levels of a sparkline, lowest first.
+    pub levels: [&'static str; 8],
     /// The cut-off on a line of time.
     pub cutoff: &'static str,
     /// A cursor below a strip.
@@ -89,6 +91,7 @@ impl Glyphs {
         mismatch: "╳",
         wanted: "░",
         gauge: ["█", "░"],
+        levels: ["▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"],
         cutoff: "│",
         cursor: "▲",
         ellipsis: "…",
@@ -130,6 +133,7 @@ impl Glyphs {
         mismatch: "X",
         wanted: ":",
         gauge: ["#", "."],
+        levels: ["_", ".", "-", "~", "=", "+", "*", "#"],
         cutoff: "|",
         cursor: "^",
         ellipsis: "~",
@@ -171,7 +175,7 @@ mod tests {
                 set.ellipsis,
                 set.separator,
             ];
-            assert!(single.iter().chain(&set.sort).chain(&set.tree).chain(&set.gauge).all(|g| g.width() == 1));
+            assert!(single.iter().chain(&set.sort).chain(&set.tree).chain(&set.gauge).chain(&set.levels).all(|g| g.width() == 1));
             // What a strip is made of can be told apart without colour.
             let strip = [set.bus, set.archive, set.sealed, set.missing, set.mismatch, set.wanted];
             assert_eq!(strip.iter().collect::<std::collections::BTreeSet<_>>().len(), strip.len());

@@ -57,9 +57,9 @@ pub(super) fn reader(config: &Config) -> Result<Ledger, LedgerError> {
 }
 
 /// Does what an action says.
-pub(super) fn act(pad: &Scratchpad, step: &Step) -> Result<Observed, Broken> {
+pub(super) fn act(pad: &Scratchpad, step: &Step, clock: &Arc<dyn Clock>) -> Result<Observed, Broken> {
     let fault = step.fault.clone().unwrap_or_default();
-    let opened = open_up(pad, &fault);
+    let opened = open_up(pad, &fault, clock);
     let (env, host) = match opened {
         Ok(opened) => opened,
         Err(not_run) => return Ok(not_run.observed()),
@@ -144,10 +144,10 @@ fn complete(observed: &mut Observed, row: Option<RunRow>) {
     }
 }
 
-pub(super) fn open_up(pad: &Scratchpad, fault: &Fault) -> Result<(Env, Host), NotRun> {
+pub(super) fn open_up(pad: &Scratchpad, fault: &Fault, clock: &Arc<dyn Clock>) -> Result<(Env, Host), NotRun> {
     let config = config(pad.root()).map_err(|e| NotRun { code: ReasonCode::ConfigInvalid, message: e.to_string() })?;
     let store = open::store(&config).map_err(|e| NotRun { code: e.code, message: e.message })?;
-    let ledger = Ledger::open(&config.path("ledger"), Arc::new(SystemClock), ACTOR)?;
+    let ledger = Ledger::open(&config.path("ledger"), clock.clone(), ACTOR)?;
     let (store_root, inner): (_, Arc<dyn Store>) = (Some(store.root().to_owned()), Arc::new(store));
     let env = Env {
         store: Arc::new(FaultyStore::new(inner, fault.clone()).overtaken(overtake(&config))),
@@ -158,7 +158,7 @@ pub(super) fn open_up(pad: &Scratchpad, fault: &Fault) -> Result<(Env, Host), No
         attempt: format!("p{}", std::process::id()),
         audit: Arc::new(Unrecorded),
     };
-    let host = Host { ledger: Arc::new(ledger), clock: Arc::new(SystemClock), owner: fault.owner(), signal: StopSignal::default() };
+    let host = Host { ledger: Arc::new(ledger), clock: clock.clone(), owner: fault.owner(), signal: StopSignal::default() };
     Ok((env, host))
 }
 

@@ -1,7 +1,7 @@
 //! The actions of a scenario that concern the queue, and owners that race.
 
 use std::path::Path;
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 
 use serde_json::Value;
 
@@ -17,6 +17,7 @@ use crate::operate::worker::Worker;
 use crate::pipeline::gate::Env;
 use crate::pipeline::run::{self, Host, Request, RunResult, Unattended};
 use crate::store::{Ref, read};
+use crate::time::{Clock, SystemClock};
 
 /// Largest receipt in bytes.
 const RECEIPT_BYTES: u64 = 1 << 20;
@@ -80,7 +81,7 @@ pub(super) fn race(pad: &Scratchpad, intent: &Path, owners: usize) -> Result<Obs
     let (start, one) = (Barrier::new(owners), Request { intent: text, supersession: Default::default() });
     let all: Vec<Result<Observed, NotRun>> = std::thread::scope(|scope| {
         let race = || -> Result<Observed, NotRun> {
-            let opened = open_up(pad, &Fault::default());
+            let opened = open_up(pad, &Fault::default(), &(Arc::new(SystemClock) as Arc<dyn Clock>));
             start.wait();
             let (env, host) = opened?;
             Ok(Observed::of(&run::run(&one, &env, &host, &Unattended)?))

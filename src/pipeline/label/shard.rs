@@ -22,6 +22,12 @@ use crate::pipeline::projection::{KEPT as KEPT_ROW, subject};
 use crate::pipeline::replay::Replayed;
 use crate::time::Instant;
 
+/// Upper bounds, in micros, of the distances to the cut-off that assertions are counted by; the last has
+/// none. An observation for whoever looks at a build, never a part of what is proved.
+pub(super) const DISTANCES_US: [i64; DISTANCES - 1] =
+    [60_000_000, 3_600_000_000, 21_600_000_000, 86_400_000_000, 259_200_000_000, 604_800_000_000, 2_592_000_000_000];
+pub(super) const DISTANCES: usize = 8;
+
 /// Counts of one label type.
 #[derive(Debug, Clone, Default)]
 pub(super) struct TypeCounts {
@@ -29,6 +35,11 @@ pub(super) struct TypeCounts {
     pub(super) conflict: u64,
     pub(super) not_found: u64,
     pub(super) late: u64,
+    pub(super) eligible: u64,
+    pub(super) violations: u64,
+    /// Assertions by how far from the cut-off they were observed, see [`DISTANCES_US`].
+    pub(super) before: [u64; DISTANCES],
+    pub(super) after: [u64; DISTANCES],
     pub(super) mature_selected: u64,
     pub(super) values: BTreeMap<String, u64>,
 }
@@ -119,6 +130,11 @@ impl ShardOutcome {
             mine.conflict += theirs.conflict;
             mine.not_found += theirs.not_found;
             mine.late += theirs.late;
+            mine.eligible += theirs.eligible;
+            mine.violations += theirs.violations;
+            for (near, more) in mine.before.iter_mut().zip(theirs.before).chain(mine.after.iter_mut().zip(theirs.after)) {
+                *near += more;
+            }
             mine.mature_selected += theirs.mature_selected;
             for (value, n) in theirs.values {
                 *mine.values.entry(value).or_default() += n;
@@ -449,6 +465,10 @@ impl<'d> Decide<'d> {
                 self.late(claims, row, label_type, outcome);
                 continue;
             }
+            if let Some(counts) = outcome.types.get_mut(label_type) {
+                counts.eligible += 1;
+                near(&mut counts.before, self.cutoff.0.saturating_sub(observed));
+            }
             match chosen {
                 None => chosen = Some((row, observed)),
                 Some((first, top)) => contradicted |= top == observed && claims.text(first) != claims.text(row),
@@ -498,6 +518,9 @@ impl<'d> Decide<'d> {
             return true;
         };
         outcome.violation_total += 1;
+        if let Some(counts) = outcome.types.get_mut(label_type) {
+            counts.violations += 1;
+        }
         if outcome.violations.len() < KEPT {
             outcome.violations.push(Violation {
                 code,
@@ -518,10 +541,11 @@ impl<'d> Decide<'d> {
     }
 
     fn late(&self, claims: &Claims, row: usize, label_type: usize, outcome: &mut ShardOutcome) {
+        let observed = claims.observed.value(row);
         if let Some(counts) = outcome.types.get_mut(label_type) {
             counts.late += 1;
+            near(&mut counts.after, observed.saturating_sub(self.cutoff.0));
         }
-        let observed = claims.observed.value(row);
         outcome.late.push(Late {
             delta_us: observed.saturating_sub(self.cutoff.0),
             assertion: claims.assertion.value(row).to_owned(),
@@ -532,6 +556,14 @@ impl<'d> Decide<'d> {
         if outcome.late.len() >= 2 * KEPT {
             outcome.trim_late();
         }
+    }
+}
+
+/// Counts a distance to the cut-off.
+fn near(counts: &mut [u64; DISTANCES], distance_us: i64) {
+    let place = DISTANCES_US.iter().position(|bound| distance_us <= *bound).unwrap_or(DISTANCES - 1);
+    if let Some(count) = counts.get_mut(place) {
+        *count += 1;
     }
 }
 

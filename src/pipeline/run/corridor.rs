@@ -5,10 +5,11 @@ mod report;
 use serde_json::{Map, Value, json};
 
 use super::audit;
+use super::halt::Standing;
 use super::heartbeat::Heartbeat;
 use super::outcome::{self, Parts, RunResult};
 use super::walk::{Facts, Keeper, Reached, Story, Untold, draft};
-use super::{GateView, Gatekeeper, Host, done};
+use super::{GateView, Gatekeeper, Host, Verdict, done};
 use crate::contract::ReasonCode;
 use crate::contract::intent::IntentKind;
 use crate::ledger::{BACKFILL_DECLARED, End, ExecutionMode, Lease, LedgerError, RunRow, Status};
@@ -16,6 +17,7 @@ use crate::pipeline::admit::Admitted;
 use crate::pipeline::feature::Drafted;
 use crate::pipeline::gate::{Env, Phase, Refusal, document};
 use crate::pipeline::kept;
+use crate::pipeline::peek::Peek;
 use crate::pipeline::pin::{self, Found, Pinned};
 use crate::pipeline::publish::{self, Commit, Published};
 use crate::pipeline::replay::Replayed;
@@ -63,6 +65,8 @@ pub(super) struct Attempt<'a> {
     journalled: std::sync::atomic::AtomicBool,
     /// Whether the manifest turned up after the commit had been given up.
     late: bool,
+    /// Why the keeper handed the run back, if it did.
+    handed_back: Option<&'static str>,
 }
 
 /// The logs of a run: the archive is the truth, the bus an accelerator.
@@ -140,8 +144,8 @@ impl Story for Told<'_, '_> {
         self.attempt.enter(phase)
     }
 
-    fn passed(&mut self, phase: Phase, pinned: &Pinned, facts: Facts, keep: Option<Keeper<'_>>) -> Result<(), Stop> {
-        self.attempt.passed(phase, pinned, facts, keep, self.keeper)
+    fn passed(&mut self, phase: Phase, pinned: &Pinned, facts: Facts, keep: Option<Keeper<'_>>, proof: &dyn Peek) -> Result<(), Stop> {
+        self.attempt.passed(phase, pinned, facts, keep, proof, self.keeper)
     }
 }
 
@@ -204,6 +208,7 @@ impl<'a> Attempt<'a> {
             phase_began: host.clock.now(),
             journalled: false.into(),
             late: false,
+            handed_back: None,
             env,
         }))
     }
@@ -235,6 +240,7 @@ impl<'a> Attempt<'a> {
             return self.close_report(outcome);
         }
         let outcome = contained(|| self.full(keeper));
+        let outcome = contained(|| self.tell_refused(outcome, keeper));
         self.close(outcome)
     }
 
@@ -242,6 +248,7 @@ impl<'a> Attempt<'a> {
     pub(super) fn republish(mut self, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
         let _story = self.span().entered();
         let outcome = contained(|| self.publish_only(keeper));
+        let outcome = contained(|| self.tell_refused(outcome, keeper));
         self.close(outcome)
     }
 
@@ -303,7 +310,7 @@ impl<'a> Attempt<'a> {
             ("label cut-off", pinned.intent().labels.asof.to_string()),
             ("shards", pinned.shards().to_string()),
         ];
-        self.passed(Phase::Pins, &pinned, facts, None, keeper)?;
+        self.passed(Phase::Pins, &pinned, facts, None, &pinned, keeper)?;
         Ok(pinned)
     }
 
@@ -381,7 +388,7 @@ impl<'a> Attempt<'a> {
         match publish::publish(drafted, &self.env, &journal) {
             Ok(Commit::Published(published)) => {
                 let facts = vec![("manifest", published.manifest_ref.to_string()), ("rows", drafted.rows().to_string())];
-                self.passed(Phase::Publication, drafted.pinned(), facts, None, keeper).or_else(|stop| match stop {
+                self.passed(Phase::Publication, drafted.pinned(), facts, None, drafted, keeper).or_else(|stop| match stop {
                     // Once committed there is nothing to call off.
                     Stop::Refused(_) => Ok(()),
                     other => Err(other),
@@ -411,6 +418,7 @@ impl<'a> Attempt<'a> {
         pinned: &Pinned,
         facts: Facts,
         keep: Option<Keeper<'_>>,
+        proof: &dyn Peek,
         keeper: &dyn Gatekeeper,
     ) -> Result<(), Stop> {
         let (name, folder) = receipt(pinned, phase);
@@ -425,7 +433,7 @@ impl<'a> Attempt<'a> {
         self.host.ledger.gate_passed(&self.lease, phase.as_str(), &evidence)?;
         let _ = self.host.ledger.sample(&self.lease, &self.env.progress.sample());
         tracing::info!(run_key = self.lease.run_key, phase = phase.as_str(), took_ms = took, "passed");
-        self.look(GateView { run_key: self.lease.run_key.clone(), phase, facts, evidence: at.to_string(), reproved: false }, keeper)
+        self.look(GateView { run_key: self.lease.run_key.clone(), phase, facts, evidence: at.to_string(), reproved: false }, proof, keeper)
     }
 
     /// A gate that an earlier attempt had passed was proved again from its own files.
@@ -434,7 +442,7 @@ impl<'a> Attempt<'a> {
         phase: Phase,
         pinned: &Pinned,
         evidence: &Value,
-        facts: Facts,
+        (facts, proof): (Facts, &dyn Peek),
         keeper: &dyn Gatekeeper,
     ) -> Result<(), Stop> {
         let (name, folder) = receipt(pinned, phase);
@@ -442,7 +450,7 @@ impl<'a> Attempt<'a> {
         self.note(phase, name, &at);
         self.host.ledger.gate_reproved(&self.lease, phase.as_str(), evidence)?;
         tracing::info!(run_key = self.lease.run_key, phase = phase.as_str(), "proved again");
-        self.look(GateView { run_key: self.lease.run_key.clone(), phase, facts, evidence: at.to_string(), reproved: true }, keeper)
+        self.look(GateView { run_key: self.lease.run_key.clone(), phase, facts, evidence: at.to_string(), reproved: true }, proof, keeper)
     }
 
     /// Notes a gate for the result; how long it took in milliseconds.
@@ -454,12 +462,33 @@ impl<'a> Attempt<'a> {
     }
 
     /// Lets the keeper look at a gate.
-    fn look(&self, view: GateView, keeper: &dyn Gatekeeper) -> Result<(), Stop> {
-        if keeper.passed(&view) {
-            return Ok(self.env.check(view.phase)?);
-        }
+    fn look(&mut self, view: GateView, proof: &dyn Peek, keeper: &dyn Gatekeeper) -> Result<(), Stop> {
         let phase = view.phase;
-        Err(Refusal::new(ReasonCode::CancelledByOperator, phase, format!("called off at the {} gate", phase.as_str())).into())
+        let verdict = keeper.passed(&view, &Standing { lease: &self.lease, host: self.host, env: &self.env, proof });
+        // A signal or an operator's order goes before whatever was answered here.
+        self.env.check(phase)?;
+        match verdict {
+            Verdict::Go => Ok(()),
+            Verdict::CallOff => {
+                Err(Refusal::new(ReasonCode::CancelledByOperator, phase, format!("called off at the {} gate", phase.as_str())).into())
+            }
+            Verdict::HandBack(why) => {
+                self.handed_back = Some(why);
+                Err(Refusal::new(ReasonCode::Interrupted, phase, format!("handed back at the {} gate: {why}", phase.as_str())).into())
+            }
+        }
+    }
+
+    /// A gate has refused: the keeper may look at what was found before the run is closed with it.
+    fn tell_refused<T>(&self, outcome: Result<T, Stop>, keeper: &dyn Gatekeeper) -> Result<T, Stop> {
+        if let Err(Stop::Refused(refusal)) = &outcome {
+            let ours = [ReasonCode::Interrupted, ReasonCode::CancelledByOperator, ReasonCode::LeaseLost].contains(&refusal.code);
+            if !ours && !self.env.cancel.is_cancelled() {
+                let halt = Standing { lease: &self.lease, host: self.host, env: &self.env, proof: refusal.as_ref() };
+                keeper.refused(refusal, &halt);
+            }
+        }
+        outcome
     }
 
     /// Writes the end of the attempt into the ledger and makes the result.
@@ -518,7 +547,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn interrupted(self, refusal: &Refusal) -> Result<RunResult, LedgerError> {
-        let signal = self.host.signal.get().unwrap_or("CANCEL");
+        let signal = self.host.signal.get().or(self.handed_back).unwrap_or("CANCEL");
         let mut result = self.result(Status::Queued, None, Some(refusal), Value::Null, self.evidence.clone());
         result.exit = match signal {
             "HUP" => 129,

@@ -67,7 +67,7 @@ impl Attempt<'_> {
         for (phase, proof) in reached.proofs() {
             self.enter(phase)?;
             if let Some(evidence) = recorded.evidence(phase) {
-                self.reproved(phase, reached.pinned(), evidence, walk::facts(phase, proof), keeper)?;
+                self.reproved(phase, reached.pinned(), evidence, (walk::facts(phase, proof), reached.peek()), keeper)?;
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ use super::corridor::{Stop, event_logs, timeline};
 use crate::pipeline::feature::{self, Drafted};
 use crate::pipeline::gate::{Env, Phase, Refusal};
 use crate::pipeline::label::{self, Labelled};
+use crate::pipeline::peek::Peek;
 use crate::pipeline::pin::Pinned;
 use crate::pipeline::replay::{self, Replayed};
 
@@ -35,6 +36,16 @@ impl Reached {
         }
     }
 
+    /// What can be looked into.
+    pub(super) fn peek(&self) -> &dyn Peek {
+        match self {
+            Reached::Pins(pinned) => pinned.as_ref(),
+            Reached::Replay(replayed) => replayed.as_ref(),
+            Reached::Labels(labelled) => labelled.as_ref(),
+            Reached::Draft(drafted) => drafted.as_ref(),
+        }
+    }
+
     /// The pins.
     pub(super) fn pinned(&self) -> &Pinned {
         match self {
@@ -54,8 +65,9 @@ pub(super) trait Story {
     /// A gate is entered.
     fn enter(&mut self, phase: Phase) -> Result<(), Stop>;
 
-    /// A gate was passed. `keep` lets it leave in staging what a later attempt can go on with.
-    fn passed(&mut self, phase: Phase, pinned: &Pinned, facts: Facts, keep: Option<Keeper<'_>>) -> Result<(), Stop>;
+    /// A gate was passed. `keep` lets it leave in staging what a later attempt can go on with,
+    /// `proof` lets its keeper look into what was proved.
+    fn passed(&mut self, phase: Phase, pinned: &Pinned, facts: Facts, keep: Option<Keeper<'_>>, proof: &dyn Peek) -> Result<(), Stop>;
 }
 
 /// What a gate proved, as (what, value).
@@ -76,7 +88,7 @@ impl Story for Untold {
         Ok(())
     }
 
-    fn passed(&mut self, _: Phase, _: &Pinned, _: Facts, _: Option<Keeper<'_>>) -> Result<(), Stop> {
+    fn passed(&mut self, _: Phase, _: &Pinned, _: Facts, _: Option<Keeper<'_>>, _: &dyn Peek) -> Result<(), Stop> {
         Ok(())
     }
 }
@@ -114,7 +126,7 @@ pub(super) fn draft(from: Reached, env: &Env, story: &mut dyn Story) -> Result<D
     let [(_, proof), ..] = drafted.proofs();
     let mut facts = facts(Phase::Features, proof);
     facts.push(("parts", drafted.files().len().to_string()));
-    story.passed(Phase::Features, drafted.pinned(), facts, None)?;
+    story.passed(Phase::Features, drafted.pinned(), facts, None, &drafted)?;
     Ok(drafted)
 }
 
@@ -123,7 +135,7 @@ fn replay(pinned: Pinned, env: &Env, story: &mut dyn Story) -> Result<Replayed, 
     let logs = event_logs(env, &pinned.intent().platform_run_id)?;
     let replayed = replay::prove(pinned, env, &logs)?;
     let facts = facts(Phase::Replay, replayed.proof());
-    story.passed(Phase::Replay, replayed.pinned(), facts, Some(&|env| replayed.keep(env)))?;
+    story.passed(Phase::Replay, replayed.pinned(), facts, Some(&|env| replayed.keep(env)), &replayed)?;
     if replayed.pinned().anchor().is_some() {
         story.compare(&replayed)?;
     }
@@ -136,6 +148,6 @@ fn labels(replayed: Replayed, env: &Env, story: &mut dyn Story) -> Result<Labell
     let mut facts = facts(Phase::Labels, labelled.proof());
     let late = labelled.observation().get("late_total").map(Value::to_string).unwrap_or_default();
     facts.insert(1, ("late assertions (excluded)", late));
-    story.passed(Phase::Labels, labelled.pinned(), facts, Some(&|env| labelled.keep(env)))?;
+    story.passed(Phase::Labels, labelled.pinned(), facts, Some(&|env| labelled.keep(env)), &labelled)?;
     Ok(labelled)
 }

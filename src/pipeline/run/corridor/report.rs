@@ -60,7 +60,7 @@ impl Attempt<'_> {
             Some(refusal) => Err(refusal.into()),
             None => {
                 let facts = vec![("outcome", compared.outcome().as_str().to_owned()), ("report", at.to_string())];
-                self.passed(Phase::Features, compared.pinned(), facts, None, keeper)?;
+                self.passed(Phase::Features, compared.pinned(), facts, None, compared.pinned(), keeper)?;
                 Ok(at)
             }
         }
@@ -123,7 +123,7 @@ impl Attempt<'_> {
         let at = rebuilt.publish(&self.env)?;
         self.findings.insert("forensic".into(), rebuilt.summary());
         let facts = vec![("status", rebuilt.status().to_owned()), ("report", at.to_string())];
-        self.passed(Phase::Features, rebuilt.pinned(), facts, None, keeper)?;
+        self.passed(Phase::Features, rebuilt.pinned(), facts, None, rebuilt.pinned(), keeper)?;
         Ok(at)
     }
 
@@ -136,7 +136,7 @@ impl Attempt<'_> {
             Examined::Complete(replayed) => {
                 let events = replayed.proof().get("events").map(Value::to_string).unwrap_or_default();
                 let facts = vec![("events", events), ("partitions", replayed.lanes().len().to_string()), ("status", "COMPLETE".to_owned())];
-                self.passed(Phase::Replay, replayed.pinned(), facts, None, keeper)?;
+                self.passed(Phase::Replay, replayed.pinned(), facts, None, replayed.as_ref(), keeper)?;
             }
             Examined::Incomplete(incomplete) => {
                 let at = incomplete.pinned().receipt_ref("replay_completeness");

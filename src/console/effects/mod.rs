@@ -1,0 +1,144 @@
+//! What is done outside the model, each on a thread of its own, so that the screen never waits: the ledger's
+//! feed, a run's details, operator orders, files, the clipboard.
+
+mod build;
+mod clipboard;
+mod feed;
+mod files;
+mod intents;
+mod loader;
+mod orders;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+
+pub use clipboard::{Clipboard, MAX_COPY};
+
+use self::build::Works;
+use self::feed::Feeder;
+use self::loader::Loader;
+use super::builds::What;
+use super::data::log::Ring;
+use super::msg::{Effect, Msg, Order, Told};
+use crate::config::Config;
+use crate::time::Clock;
+
+/// What effects need of the world.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Who acts.
+    pub actor: String,
+    /// Whether anything may be changed.
+    pub may_write: bool,
+    /// The newest records of the program's own log.
+    pub log: Ring,
+}
+
+impl World {
+    fn ledger_path(&self) -> PathBuf {
+        self.config.path("ledger")
+    }
+}
+
+/// Carries effects out.
+#[derive(Debug)]
+pub struct Effects {
+    world: World,
+    told: Sender<Msg>,
+    feed: Feeder,
+    loader: Loader,
+    works: Works,
+}
+
+impl Effects {
+    /// Starts the feed and the loader; what they find goes to `told`.
+    ///
+    /// # Errors
+    /// Where no thread can be had.
+    pub fn start(world: World, told: Sender<Msg>) -> std::io::Result<Self> {
+        let feed = Feeder::start(world.clone(), told.clone())?;
+        let loader = Loader::start(world.clone(), told.clone())?;
+        let works = Works::new(world.clone(), told.clone());
+        Ok(Effects { world, told, feed, loader, works })
+    }
+
+    /// Carries one out. What concerns the terminal itself is the caller's and comes back.
+    pub fn perform(&self, effect: Effect) -> Option<Effect> {
+        match effect {
+            Effect::Load(run_key) => self.loader.load(run_key),
+            Effect::Refresh => self.feed.refresh(),
+            Effect::Operate { run_key, order } => {
+                let works = self.works.clone();
+                self.apart(order.name(), move |world| operate(world, &works, &run_key, &order));
+            }
+            Effect::Build { path, step } => {
+                let works = self.works.clone();
+                self.apart("build", move |_| works.run(&path, step));
+            }
+            Effect::Break(word) => {
+                let works = self.works.clone();
+                self.apart("break", move |_| works.breakpoint(&word));
+            }
+            Effect::Answer { run_key, answer } => {
+                if !self.works.answer(&run_key, answer) {
+                    let _ = self.told.try_send(Msg::Told(Told::bad("that build waits no longer")));
+                }
+            }
+            Effect::FindIntents => {
+                let (told, root) = (self.told.clone(), self.world.config.workspace.clone());
+                self.spawn("intents", move || drop(told.send(Msg::Intents(intents::find(&root)))));
+            }
+            Effect::Write { what, path, content } => {
+                let root = self.world.config.workspace.clone();
+                self.apart("write", move |_| files::write_new(&root, &what, &path, &content));
+            }
+            other => return Some(other),
+        }
+        None
+    }
+
+    /// Hands every build of this console back, under the name of a signal. Waits for at most two seconds; the
+    /// runs that had not ended by then.
+    pub fn hand_back(&self, signal: &'static str) -> Vec<String> {
+        self.works.hand_back(signal)
+    }
+
+    /// Does something on a thread of its own and says what came of it.
+    fn apart(&self, name: &str, work: impl FnOnce(&World) -> Told + Send + 'static) {
+        let (world, told) = (self.world.clone(), self.told.clone());
+        let feed = self.feed.clone();
+        self.spawn(name, move || {
+            let done = work(&world);
+            feed.refresh();
+            drop(told.send(Msg::Told(done)));
+        });
+    }
+
+    fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) {
+        if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(work) {
+            let _ = self.told.try_send(Msg::Told(Told::bad(format!("{name}: no thread: {error}"))));
+        }
+    }
+}
+
+/// Carries an operator's order out: what works on a run is a build of this console, all else is the ledger's.
+fn operate(world: &World, works: &Works, run_key: &str, order: &Order) -> Told {
+    match order {
+        Order::Resume => works.start("resume", What::Resume(run_key.to_owned()), false),
+        Order::Retry { grant } => match grant.as_deref().map(|reason| orders::grant(world, run_key, reason)) {
+            Some(Err(told)) => told,
+            None | Some(Ok(())) => works.start("retry", What::Retry(run_key.to_owned()), false),
+        },
+        Order::Cancel { reason } => match works.cancel(run_key, reason) {
+            Some(ordered) => orders::ordered("cancel", run_key, ordered),
+            None => orders::carry_out(world, run_key, order),
+        },
+        _ => orders::carry_out(world, run_key, order),
+    }
+}

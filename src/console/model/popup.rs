@@ -1,0 +1,226 @@
+//! What lies over the panes: one at a time, the latest on top.
+
+use super::prompt::Prompt;
+use crate::console::action::Action;
+use crate::console::filter::Filter;
+use crate::console::msg::{IntentFile, Order};
+
+/// Something over the panes.
+#[derive(Debug, Clone)]
+pub enum Popup {
+    /// Every key.
+    Help {
+        /// First line in sight.
+        top: usize,
+    },
+    /// Actions, views and runs by name.
+    Palette(Palette),
+    /// A filter being typed.
+    Filter {
+        /// The line.
+        prompt: Prompt,
+        /// What was there before.
+        before: Filter,
+        /// What is wrong with it.
+        problem: Option<String>,
+    },
+    /// A question whose answer is no unless it is said otherwise.
+    Confirm(Confirm),
+    /// An order that needs words, and maybe the run key typed.
+    Ask(Ask),
+    /// A text to read, or to select by hand.
+    Text {
+        /// What it is.
+        title: String,
+        /// Its lines.
+        lines: Vec<String>,
+        /// First line in sight.
+        top: usize,
+    },
+    /// Intents to build from.
+    Picker(Picker),
+    /// A gate at which a build waits.
+    Gate(Gate),
+}
+
+/// The palette.
+#[derive(Debug, Clone)]
+pub struct Palette {
+    /// The line.
+    pub prompt: Prompt,
+    /// What fits it, best first.
+    pub hits: Vec<Hit>,
+    /// The selected one.
+    pub at: usize,
+}
+
+/// Something that the palette found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hit {
+    /// What choosing it does.
+    pub target: Target,
+    /// Its name.
+    pub name: String,
+    /// What it does, or why it cannot be done now.
+    pub about: String,
+    /// Its key.
+    pub key: String,
+    /// Whether it can be chosen.
+    pub enabled: bool,
+}
+
+/// What choosing a hit does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Does this.
+    Act(Action),
+    /// Goes to that run.
+    Run(String),
+}
+
+/// A question.
+#[derive(Debug, Clone)]
+pub struct Confirm {
+    /// What it is about.
+    pub title: String,
+    /// What would happen.
+    pub lines: Vec<String>,
+    /// The choices: a key, what it does, and what follows. The first is the safe one, the default.
+    pub choices: Vec<Choice>,
+    /// The selected choice.
+    pub at: usize,
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// Its key.
+    pub key: char,
+    /// What it says.
+    pub label: &'static str,
+    /// What follows.
+    pub answer: Answer,
+}
+
+/// What follows from an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Nothing.
+    No,
+    /// The order goes out.
+    Operate {
+        /// The run.
+        run_key: String,
+        /// What.
+        order: Order,
+    },
+    /// A build starts.
+    Build {
+        /// The intent file.
+        path: std::path::PathBuf,
+        /// Stop at each gate.
+        step: bool,
+    },
+    /// A build that waits at a gate is called off.
+    Abort(String),
+    /// The console is left; own builds are handed back.
+    Leave,
+}
+
+/// Which words an order needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskKind {
+    /// A reason to call the run off, and its key.
+    Cancel,
+    /// A reason to give the run up, and its key.
+    Fail,
+    /// A note.
+    Note,
+    /// A reason to renew a spent retry budget.
+    Grant,
+    /// The file of a bundle.
+    Bundle,
+}
+
+impl AskKind {
+    /// What it asks for.
+    pub fn question(self) -> &'static str {
+        match self {
+            AskKind::Cancel => "Why is the run called off?",
+            AskKind::Fail => "Why is the run given up?",
+            AskKind::Note => "What should the next one on duty know?",
+            AskKind::Grant => "The retry budget is spent. Why should it be renewed by one?",
+            AskKind::Bundle => "Which new file?",
+        }
+    }
+
+    /// Whether it cannot be undone, so that the run key has to be typed.
+    pub fn irreversible(self) -> bool {
+        matches!(self, AskKind::Cancel | AskKind::Fail)
+    }
+
+    /// The order with its words.
+    pub fn order(self, words: &str) -> Order {
+        let words = words.trim().to_owned();
+        match self {
+            AskKind::Cancel => Order::Cancel { reason: words },
+            AskKind::Fail => Order::Fail { reason: words },
+            AskKind::Note => Order::Note { text: words },
+            AskKind::Grant => Order::Retry { grant: Some(words) },
+            AskKind::Bundle => Order::Bundle { file: words.into() },
+        }
+    }
+}
+
+/// How much of a run key has to be typed.
+pub const TYPED: usize = 8;
+
+/// An order being put into words.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// Which.
+    pub kind: AskKind,
+    /// The run.
+    pub run_key: String,
+    /// How it stood when the question was asked.
+    pub stood: String,
+    /// The words.
+    pub words: Prompt,
+    /// The beginning of the run key, once the words are there.
+    pub typed: Option<Prompt>,
+    /// What is wrong so far.
+    pub problem: Option<String>,
+}
+
+impl Ask {
+    /// The beginning of the run key that has to be typed.
+    pub fn expected(&self) -> &str {
+        self.run_key.get(..TYPED).unwrap_or(&self.run_key)
+    }
+}
+
+/// Intents to choose from.
+#[derive(Debug, Clone, Default)]
+pub struct Picker {
+    /// What the workspace holds; none while it is being looked for.
+    pub intents: Option<Vec<IntentFile>>,
+    /// The selected one.
+    pub at: usize,
+    /// Whether the build stops at each gate.
+    pub step: bool,
+}
+
+/// A gate at which a build waits for an answer.
+#[derive(Debug, Clone, Default)]
+pub struct Gate {
+    /// The run.
+    pub run_key: String,
+    /// Which of the things that can be looked at is chosen.
+    pub look: usize,
+    /// What is looked for in it.
+    pub find: Prompt,
+    /// Whether that is being typed.
+    pub typing: bool,
+    /// The first row in sight of what was looked at.
+    pub top: usize,
+}

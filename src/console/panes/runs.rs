@@ -1,0 +1,294 @@
+//! The run ledger: what every run is, how long nothing was heard of it, and why it stands where it does.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use super::parts::{Canvas, Column, Copyable, Cursor, Heading, Piece, ago, layout, piece};
+use crate::console::action::Action;
+use crate::console::data::runs::{Order, Runs};
+use crate::console::filter::Filter;
+use crate::console::look::{Glyphs, Look, Role};
+use crate::ledger::{RunLine, Status};
+use crate::time::Instant;
+
+/// What the pane remembers between frames. The selection is a run, not a place: it follows its run.
+#[derive(Debug, Clone, Default)]
+pub struct RunsPane {
+    cursor: Cursor,
+    selected: Option<String>,
+    filter: Filter,
+    order: Order,
+    rows: Vec<u32>,
+    marked: BTreeSet<String>,
+}
+
+const COLUMNS: &[Column] = &[
+    Column { min: 11, ..Column::left("STATE", 17, 0) },
+    Column::number("AGE", 4, 0),
+    Column::left("RUN", 8, 3),
+    Column { width: 24, ..Column::rest("REQUEST", 19, 2) },
+    Column { min: 11, ..Column::left("PHASE", 16, 5) },
+    Column { min: 18, ..Column::left("REASON", 32, 1) },
+    Column::number("ATT", 3, 6),
+    Column { min: 16, ..Column::left("OWNER", 24, 8) },
+    Column::left("LEASE", 5, 9),
+    Column::left("MANIFEST", 11, 7),
+];
+
+/// Rows of a frame that hold no runs: the frame itself and the heads of the columns.
+const FRAME: u16 = 3;
+
+impl RunsPane {
+    /// Runs in sight in a pane of that height.
+    pub fn visible(height: u16) -> usize {
+        usize::from(height.saturating_sub(FRAME)).max(1)
+    }
+
+    /// The selected run.
+    pub fn selected(&self) -> Option<&str> {
+        self.selected.as_deref()
+    }
+
+    /// The filter.
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// The rows that are shown of the list.
+    pub fn rows(&self) -> &[u32] {
+        &self.rows
+    }
+
+    /// The runs in sight.
+    pub fn in_sight<'r>(&'r self, runs: &'r Runs, height: u16) -> impl Iterator<Item = &'r RunLine> {
+        let window = self.cursor.window(self.rows.len(), Self::visible(height));
+        self.rows.get(window).unwrap_or_default().iter().filter_map(|at| runs.at(*at))
+    }
+
+    /// Runs that were marked.
+    pub fn marked(&self) -> &BTreeSet<String> {
+        &self.marked
+    }
+
+    /// Takes in a changed list. The selection stays with its run; where that is gone, with its place.
+    pub fn refresh(&mut self, runs: &Runs, now: Instant, height: u16) {
+        self.rebuild(runs, None, now, height);
+    }
+
+    fn rebuild(&mut self, runs: &Runs, within: Option<&[u32]>, now: Instant, height: u16) {
+        self.rows = runs.rows(&self.filter, within, self.order, now);
+        let found = self.selected.as_deref().and_then(|key| self.place(runs, key));
+        self.cursor.go(found.unwrap_or(self.cursor.at), self.rows.len(), Self::visible(height));
+        self.follow(runs);
+    }
+
+    fn place(&self, runs: &Runs, run_key: &str) -> Option<usize> {
+        self.rows.iter().position(|at| runs.at(*at).is_some_and(|line| line.run_key == run_key))
+    }
+
+    fn follow(&mut self, runs: &Runs) {
+        let at = self.cursor.selected(self.rows.len()).and_then(|row| self.rows.get(row));
+        self.selected = at.and_then(|at| runs.at(*at)).map(|line| line.run_key.clone());
+    }
+
+    /// Selects a run, where the filter lets it pass. Says whether it did.
+    pub fn select(&mut self, runs: &Runs, run_key: &str, height: u16) -> bool {
+        let Some(row) = self.place(runs, run_key) else { return false };
+        self.cursor.go(row, self.rows.len(), Self::visible(height));
+        self.follow(runs);
+        true
+    }
+
+    /// Narrows the rows.
+    pub fn set_filter(&mut self, filter: Filter, runs: &Runs, now: Instant, height: u16) {
+        // A longer word is looked for only where the shorter one was found.
+        let within = filter.narrows(&self.filter).then(|| std::mem::take(&mut self.rows));
+        self.filter = filter;
+        self.rebuild(runs, within.as_deref(), now, height);
+    }
+
+    /// Obeys an action that has a meaning here. Says whether it did.
+    pub fn act(&mut self, action: Action, runs: &Runs, now: Instant, height: u16) -> bool {
+        match action {
+            Action::Sort => self.order = Order { by: self.order.by.next(), reverse: false },
+            Action::Reverse => self.order.reverse = !self.order.reverse,
+            Action::Mark => {
+                if let Some(key) = self.selected.clone().filter(|key| !self.marked.remove(key)) {
+                    self.marked.insert(key);
+                }
+                return true;
+            }
+            _ if self.cursor.act(action, self.rows.len(), Self::visible(height)) => {
+                self.follow(runs);
+                return true;
+            }
+            _ => return false,
+        }
+        self.refresh(runs, now, height);
+        true
+    }
+
+    /// What the selected row puts into the clipboard.
+    pub fn copyable(&self) -> Option<Copyable> {
+        self.selected.clone().map(|key| Copyable { id: format!("run {}", key.get(..8).unwrap_or(&key)), text: key })
+    }
+
+    /// All rows as shown, with the names of the columns first.
+    pub fn table(&self, runs: &Runs, now: Instant) -> Vec<Vec<String>> {
+        let names = ["state", "age", "run_key", "request_id", "phase", "done", "reason", "attempts", "owner", "lease", "manifest_id"];
+        let mut table = vec![names.map(str::to_owned).to_vec()];
+        table.extend(self.rows.iter().filter_map(|at| runs.at(*at)).map(|line| {
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            let (reason, lease) = (reason(line, runs.stuck(line, now)), lease(line, now));
+            vec![
+                word(line).to_owned(),
+                age(line, now),
+                line.run_key.clone(),
+                text(&line.request_id),
+                text(&line.phase),
+                percent(line),
+                reason.text.into_owned(),
+                line.attempts().to_string(),
+                line.owner.as_ref().map(ToString::to_string).unwrap_or_default(),
+                lease.text.into_owned(),
+                text(&line.manifest_id),
+            ]
+        }));
+        table
+    }
+
+    /// Draws it.
+    pub fn draw(&self, buf: &mut Buffer, area: Rect, runs: &Runs, now: Instant, look: &Look, focused: bool) {
+        let order = format!("by {}{}", self.order.by.name().to_lowercase(), if self.order.reverse { " reversed" } else { "" });
+        let heading = Heading {
+            title: "Runs",
+            count: Some((self.rows.len(), runs.len())),
+            filter: Cow::Owned(self.filter.to_string()),
+            sort: if self.order == Order::default() { Cow::Borrowed("") } else { Cow::Owned(order) },
+            subject: Cow::Borrowed(if runs.complete() { "" } else { "reading" }),
+            age: Some(-1),
+        };
+        let mut canvas = Canvas::framed(buf, area, &heading, look, focused);
+        let widths = layout(canvas.width().saturating_sub(1), COLUMNS);
+        let sorted = COLUMNS.iter().position(|c| c.name == self.order.by.name()).map(|at| (at, self.order.reverse));
+        canvas.heads(0, COLUMNS, &widths, sorted);
+        let mut body = canvas.below(1);
+        if self.rows.is_empty() {
+            body.text(1, 0, body.width(), self.empty(runs), Role::Dim);
+            return;
+        }
+        let window = self.cursor.window(self.rows.len(), usize::from(body.height()).max(1));
+        let selected = self.cursor.selected(self.rows.len());
+        for (y, row) in (0u16..).zip(window) {
+            let Some(line) = self.rows.get(row).and_then(|at| runs.at(*at)) else { continue };
+            let state = widths.first().copied().flatten().unwrap_or(0);
+            let mut cells = cells(line, runs.stuck(line, now), now, state, look.glyphs);
+            // The selected row has one style: told apart from afar, and cheap to move.
+            if selected == Some(row) && focused {
+                cells.iter_mut().for_each(|cell| cell.role = Role::Text);
+            }
+            body.row(y, COLUMNS, &widths, &cells);
+            if self.marked.contains(&line.run_key) {
+                body.text(0, y, 1, look.glyphs.marked, Role::Key);
+            }
+            if selected == Some(row) {
+                body.select(y, focused);
+            }
+        }
+    }
+
+    fn empty(&self, runs: &Runs) -> &'static str {
+        match (runs.is_empty(), runs.complete()) {
+            (true, false) => "reading the ledger",
+            (true, true) => "no runs yet; b starts a build, `ofs run INTENT` too",
+            _ => "no run passes the filter; Esc clears it",
+        }
+    }
+}
+
+/// The state in one word.
+pub fn word(line: &RunLine) -> &'static str {
+    match line.status {
+        Status::Running if line.paused_since.is_some() => "PAUSED",
+        status => status.as_str(),
+    }
+}
+
+/// The state as a glyph and a role, so that neither colour nor word alone has to say it.
+pub fn state(line: &RunLine, stuck: bool, glyphs: &Glyphs) -> (&'static str, Role) {
+    match line.status {
+        _ if stuck => (glyphs.stuck, Role::Warn),
+        Status::Running if line.paused_since.is_some() => (glyphs.paused, Role::Warn),
+        Status::Running => (glyphs.running, Role::Running),
+        Status::Queued => (glyphs.waiting, Role::Waiting),
+        Status::PublishPending => (glyphs.waiting, Role::Warn),
+        Status::Done => (glyphs.ok, Role::Good),
+        Status::Failed | Status::Rejected => (glyphs.bad, Role::Bad),
+        Status::Cancelled => (glyphs.cancelled, Role::Dim),
+    }
+}
+
+/// The age of a run's newest sign of life. Seconds only while it runs: a screen at rest stays as it is.
+pub fn age(line: &RunLine, now: Instant) -> String {
+    let micros = now.0.saturating_sub(line.sign().0);
+    if micros < 60_000_000 && line.status != Status::Running { "<1m".into() } else { ago(micros) }
+}
+
+/// How far it is in its phase, in hundredths.
+pub fn percent(line: &RunLine) -> String {
+    match line.progress {
+        Some((done, total)) if total > 0 && line.status == Status::Running => {
+            format!("{}%", u128::from(done.min(total)) * 100 / u128::from(total))
+        }
+        _ => String::new(),
+    }
+}
+
+fn cells<'l>(line: &'l RunLine, stuck: Option<&'static str>, now: Instant, state_width: u16, glyphs: &'static Glyphs) -> Vec<Piece<'l>> {
+    let (mark, role) = state(line, stuck.is_some(), glyphs);
+    let name = match word(line) {
+        "PUBLISH_PENDING" if state_width < 17 => "PENDING",
+        "CANCELLED" if state_width < 11 => "CANCELED",
+        name => name,
+    };
+    // How far it is stands beside its phase; where both do not fit, the phase is the one to be guessed.
+    let phase = match (line.phase.as_deref().unwrap_or(""), percent(line)) {
+        (phase, done) if done.is_empty() => Cow::Borrowed(phase),
+        (phase, done) => Cow::Owned(format!("{} {done}", phase.get(..6).unwrap_or(phase))),
+    };
+    let manifest = line.manifest_id.as_deref().and_then(|id| id.get(..11)).unwrap_or_default();
+    vec![
+        piece(format!("{mark} {name}"), role),
+        piece(age(line, now), Role::Value),
+        piece(line.run_key.get(..8).unwrap_or(&line.run_key), Role::Value),
+        piece(line.request_id.as_deref().unwrap_or("-"), Role::Text),
+        Piece { text: phase, role: Role::Text },
+        reason(line, stuck),
+        piece(if line.attempts() == 0 { String::new() } else { line.attempts().to_string() }, Role::Dim),
+        piece(line.owner.as_ref().map(ToString::to_string).unwrap_or_default(), Role::Dim),
+        lease(line, now),
+        piece(manifest, Role::Dim),
+    ]
+}
+
+/// Why it stands where it does.
+fn reason<'l>(line: &'l RunLine, stuck: Option<&'static str>) -> Piece<'l> {
+    match (stuck, line.asked, line.reason_code.as_deref()) {
+        (Some(stuck), ..) => piece(format!("STUCK {stuck}"), Role::Warn),
+        (None, true, _) => piece("asked to end", Role::Warn),
+        (None, false, code) => piece(code.unwrap_or_default(), Role::Text),
+    }
+}
+
+/// How its lease stands.
+fn lease(line: &RunLine, now: Instant) -> Piece<'static> {
+    match (line.status, line.standing().takeover_legal(now)) {
+        (Status::Running, true) if line.owner_gone => piece("gone", Role::Warn),
+        (Status::Running, true) => piece("over", Role::Warn),
+        (Status::Running, false) => piece("held", Role::Dim),
+        _ => piece("", Role::Text),
+    }
+}

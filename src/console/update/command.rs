@@ -1,0 +1,105 @@
+//! What was typed into the palette and confirmed: a command with its argument, or the selected hit.
+
+use std::path::PathBuf;
+
+use super::act::{act, goto, set_filter};
+use super::{follow, refresh, say};
+use crate::console::action::Action;
+use crate::console::filter::Filter;
+use crate::console::model::popup::{Palette, Popup, Target};
+use crate::console::model::{Model, View};
+use crate::console::msg::{Effect, Told};
+use crate::console::view;
+use crate::console::view::export::{Format, render};
+use crate::console::view::layout;
+
+/// Obeys.
+pub(super) fn run(model: &mut Model, palette: Palette) -> Vec<Effect> {
+    let text = palette.prompt.text().trim().to_owned();
+    let (name, argument) = text.split_once(char::is_whitespace).map_or((text.as_str(), ""), |(name, rest)| (name, rest.trim()));
+    let takes = [Action::Export, Action::Snapshot, Action::Run, Action::Filter, Action::Break];
+    if let Some(action) = Action::named(name).filter(|action| takes.contains(action)) {
+        if argument.is_empty() && palette.prompt.text().contains(' ') {
+            say(model, Told::bad(usage(action)));
+            model.popups.push(Popup::Palette(palette));
+            return Vec::new();
+        }
+        if !argument.is_empty() {
+            return with(model, action, argument);
+        }
+    }
+    let Some(hit) = palette.hits.get(palette.at).cloned() else {
+        say(model, Told::bad(format!("nothing is called {text}")));
+        return Vec::new();
+    };
+    match hit.target {
+        Target::Act(action) => act(model, action),
+        Target::Run(run_key) => {
+            goto_run(model, &run_key);
+            follow(model)
+        }
+    }
+}
+
+/// Selects a run, taking the filter away where it hides it.
+fn goto_run(model: &mut Model, run_key: &str) {
+    if !matches!(model.view, View::Dashboard | View::Runs) {
+        goto(model, View::Runs);
+    }
+    model.focus = View::Runs;
+    let height = layout::pane(model, View::Runs).height;
+    if !model.panes.runs.select(&model.runs, run_key, height) {
+        model.panes.runs.set_filter(Filter::default(), &model.runs, model.now, height);
+        model.panes.runs.select(&model.runs, run_key, height);
+    }
+    refresh(model);
+}
+
+fn usage(action: Action) -> &'static str {
+    match action {
+        Action::Export => ":export json|csv|md PATH",
+        Action::Snapshot => ":snapshot PATH",
+        Action::Run => ":run PATH of an intent file",
+        Action::Filter => ":filter EXPR, like state=FAILED age<2h",
+        _ => ":break PHASE or REASON_CODE; :break off takes all away",
+    }
+}
+
+fn with(model: &mut Model, action: Action, argument: &str) -> Vec<Effect> {
+    if let Some(why) = super::why_not(model, action) {
+        say(model, Told::bad(format!("{}: {why}", action.entry().name)));
+        return Vec::new();
+    }
+    match action {
+        Action::Run => vec![Effect::Build { path: argument.into(), step: false }],
+        Action::Snapshot => vec![Effect::Write { what: "snapshot".into(), path: argument.into(), content: view::text(model) }],
+        Action::Filter => match Filter::parse(argument) {
+            Ok(filter) => {
+                set_filter(model, filter);
+                follow(model)
+            }
+            Err(problem) => {
+                say(model, Told::bad(problem.to_string()));
+                Vec::new()
+            }
+        },
+        Action::Break => vec![Effect::Break(argument.to_owned())],
+        Action::Export => export(model, argument),
+        _ => {
+            say(model, Told::bad(usage(action)));
+            Vec::new()
+        }
+    }
+}
+
+/// Writes what the pane shows: the rows that pass its filter, in its order.
+fn export(model: &mut Model, argument: &str) -> Vec<Effect> {
+    let (format, path) = argument.split_once(char::is_whitespace).unwrap_or((argument, ""));
+    let (Some(format), false) = (Format::named(format), path.trim().is_empty()) else {
+        say(model, Told::bad(usage(Action::Export)));
+        return Vec::new();
+    };
+    let table = model.panes.table(model.pane(), &model.seen());
+    let what = format!("{} rows of {}", table.len().saturating_sub(1), model.pane().name());
+    vec![Effect::Write { what, path: PathBuf::from(path.trim()), content: render(&table, format) }]
+}

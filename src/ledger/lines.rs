@@ -1,0 +1,224 @@
+//! Runs in brief, for lists of a hundred thousand: no documents, and only what changed since last time.
+
+use rusqlite::{Params, Row, params};
+use serde_json::Value;
+
+use super::row::unsigned;
+use super::{Ledger, LedgerError, Owner, Result, Standing, Status, decode};
+use crate::contract::ReasonCode;
+use crate::time::Instant;
+
+/// A run in one line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunLine {
+    /// Its key.
+    pub run_key: String,
+    /// The request it serves; none where the id itself was invalid.
+    pub request_id: Option<String>,
+    /// What kind of build.
+    pub intent_kind: Option<String>,
+    /// Where it stands.
+    pub status: Status,
+    /// The phase entered last.
+    pub phase: Option<String>,
+    /// Why it stands where it does, by name.
+    pub reason_code: Option<String>,
+    /// Manifest id of the identity it resolved to.
+    pub manifest_id: Option<String>,
+    /// Attempts at the whole corridor.
+    pub full_run_attempts: u32,
+    /// Publish-only retries used.
+    pub publish_retry_attempts: u32,
+    /// Publish-only retries that operators granted.
+    pub retries_granted: u32,
+    /// A commit was journalled and is not settled.
+    pub commit_started: bool,
+    /// Who holds the lease.
+    pub owner: Option<Owner>,
+    /// That owner was a process of this host and is gone, as of the reading.
+    pub owner_gone: bool,
+    /// When the lease ends unless renewed.
+    pub lease_expires: Option<Instant>,
+    /// Units done and to do in its phase, while it runs.
+    pub progress: Option<(u64, u64)>,
+    /// When its progress last changed.
+    pub last_progress: Option<Instant>,
+    /// Since when it waits at a gate for a person.
+    pub paused_since: Option<Instant>,
+    /// An operator has asked its live owner to end it.
+    pub asked: bool,
+    /// When its latest event happened.
+    pub updated: Instant,
+    /// Number of its latest event.
+    pub last_seq: u64,
+}
+
+const COLUMNS: &str = "run_key, request_id, intent_kind, status, phase, reason_code, manifest_id, full_run_attempts,
+    publish_retry_attempts, retries_granted, commit_started, lease_owner, lease_expires_us,
+    CASE WHEN status = 'RUNNING' THEN progress_json END, last_progress_us, paused_since_us, operator_request_json IS NOT NULL,
+    updated_us, last_seq";
+
+impl RunLine {
+    /// Attempts of both kinds.
+    pub fn attempts(&self) -> u32 {
+        self.full_run_attempts.saturating_add(self.publish_retry_attempts)
+    }
+
+    /// The facts that what may be done with it depends on.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            status: self.status,
+            code: self.reason_code.as_deref().and_then(ReasonCode::parse),
+            owner_gone: self.owner_gone || self.owner.is_none(),
+            lease_expires: self.lease_expires,
+            last_progress: self.last_progress,
+            paused_since: self.paused_since,
+            updated: self.updated,
+            publish_retry_attempts: self.publish_retry_attempts,
+            retries_granted: self.retries_granted,
+            commit_started: self.commit_started,
+        }
+    }
+
+    /// The latest sign of life: its newest event or, while it runs, its newest progress.
+    pub fn sign(&self) -> Instant {
+        self.last_progress.filter(|_| self.status == Status::Running).map_or(self.updated, |at| at.max(self.updated))
+    }
+
+    fn from_sql(row: &Row<'_>) -> Result<Self> {
+        let instant = |i: usize| -> Result<Option<Instant>> { Ok(row.get::<_, Option<i64>>(i)?.map(Instant)) };
+        let status: String = row.get(3)?;
+        let owner: Option<String> = row.get(11)?;
+        let owner: Option<Owner> =
+            owner.map(|text| serde_json::from_str(&text)).transpose().map_err(|e| LedgerError::Corrupt(format!("lease owner: {e}")))?;
+        let progress: Option<String> = row.get(13)?;
+        Ok(RunLine {
+            run_key: row.get(0)?,
+            request_id: row.get(1)?,
+            intent_kind: row.get(2)?,
+            status: Status::parse(&status).ok_or_else(|| LedgerError::Corrupt(format!("unknown status {status}")))?,
+            phase: row.get(4)?,
+            reason_code: row.get(5)?,
+            manifest_id: row.get(6)?,
+            full_run_attempts: row.get(7)?,
+            publish_retry_attempts: row.get(8)?,
+            retries_granted: row.get(9)?,
+            commit_started: row.get(10)?,
+            owner_gone: owner.as_ref().is_some_and(|o| o.alive_here() == Some(false)),
+            owner,
+            lease_expires: instant(12)?,
+            progress: progress.as_deref().map(decode).transpose()?.as_ref().and_then(units),
+            last_progress: instant(14)?,
+            paused_since: instant(15)?,
+            asked: row.get(16)?,
+            updated: Instant(row.get(17)?),
+            last_seq: unsigned(row.get(18)?)?,
+        })
+    }
+}
+
+/// Done and total of a progress document.
+fn units(progress: &Value) -> Option<(u64, u64)> {
+    Some((progress.get("done")?.as_u64()?, progress.get("total")?.as_u64()?))
+}
+
+impl Ledger {
+    /// The newest `limit` runs, the one with the newest event first.
+    ///
+    /// # Errors
+    /// As of [`Ledger::run`]; so both below.
+    pub fn newest_lines(&self, limit: u64) -> Result<Vec<RunLine>> {
+        let limit = super::row::signed(limit)?;
+        self.lines("ORDER BY updated_us DESC, run_key LIMIT ?1", params![limit])
+    }
+
+    /// The `limit` runs that come after `(updated, run_key)` in that order.
+    ///
+    /// # Errors
+    /// As of [`Ledger::newest_lines`].
+    pub fn lines_after(&self, updated: Instant, run_key: &str, limit: u64) -> Result<Vec<RunLine>> {
+        let limit = super::row::signed(limit)?;
+        let rest = "WHERE updated_us <= ?1 AND (updated_us < ?1 OR run_key > ?2) ORDER BY updated_us DESC, run_key LIMIT ?3";
+        self.lines(rest, params![updated.0, run_key, limit])
+    }
+
+    /// The runs with an event at `since` or later, and those named, whose progress and lease move without
+    /// events.
+    ///
+    /// # Errors
+    /// As of [`Ledger::newest_lines`].
+    pub fn changed_lines(&self, since: Instant, running: &[String]) -> Result<Vec<RunLine>> {
+        let mut changed = self.lines("WHERE updated_us >= ?1 ORDER BY updated_us DESC, run_key", [since.0])?;
+        for run_key in running {
+            if changed.iter().all(|line| line.run_key != *run_key) {
+                changed.extend(self.lines("WHERE run_key = ?1", [run_key])?);
+            }
+        }
+        Ok(changed)
+    }
+
+    fn lines(&self, rest: &str, params: impl Params) -> Result<Vec<RunLine>> {
+        let conn = self.conn();
+        let mut query = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM runs {rest}"))?;
+        query.query_and_then(params, RunLine::from_sql)?.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::super::{ExecutionMode, RunFilter};
+    use crate::time::Clock;
+    use serde_json::json;
+
+    #[test]
+    fn a_line_says_what_the_record_says_in_every_state() {
+        for (status, ledger, _clock) in one_of_each() {
+            let row = ledger.run("k").unwrap().unwrap();
+            let line = ledger.newest_lines(10).unwrap().remove(0);
+            assert_eq!((line.status, line.attempts(), line.last_seq), (status, row.attempt(), row.last_seq));
+            assert_eq!(line.standing(), row.standing());
+            assert_eq!((line.phase, line.reason_code, line.owner), (row.phase, row.reason_code, row.owner));
+        }
+    }
+
+    #[test]
+    fn pages_and_changes_together_give_the_whole_list() {
+        let (clock, ledger) = in_memory();
+        for i in 0..7 {
+            ledger.submit(&new_run(&format!("r{i}"))).unwrap();
+            clock.advance(i % 2);
+        }
+        let mut seen = ledger.newest_lines(2).unwrap();
+        while let Some(last) = seen.last().cloned() {
+            let more = ledger.lines_after(last.updated, &last.run_key, 2).unwrap();
+            if more.is_empty() {
+                break;
+            }
+            seen.extend(more);
+        }
+        let all = ledger.runs(&RunFilter::default()).unwrap();
+        assert_eq!(seen.iter().map(|l| &l.run_key).collect::<Vec<_>>(), all.iter().map(|r| &r.run_key).collect::<Vec<_>>());
+        let newest = seen[0].updated;
+        clock.advance(5);
+        let lease = ledger.start("r3", ExecutionMode::Full, &elsewhere(1), 1_000).unwrap();
+        let changed = ledger.changed_lines(newest.plus_micros(1), &[]).unwrap();
+        assert_eq!(changed.iter().map(|l| l.run_key.as_str()).collect::<Vec<_>>(), ["r3"]);
+        // A heartbeat is no event, so only the name finds it.
+        clock.advance(5);
+        ledger.heartbeat(&lease, 1_000, Some(&json!({"done": 3, "total": 9}))).unwrap();
+        assert_eq!(ledger.changed_lines(clock.now(), &[]).unwrap(), []);
+        let changed = ledger.changed_lines(clock.now(), &["r3".to_owned(), "gone".to_owned()]).unwrap();
+        assert_eq!((changed.len(), changed[0].progress, changed[0].sign()), (1, Some((3, 9)), clock.now()));
+    }
+
+    #[test]
+    fn listing_uses_the_index() {
+        let (_, ledger) = in_memory();
+        for rest in ["ORDER BY updated_us DESC, run_key LIMIT 5", "WHERE updated_us >= 5 ORDER BY updated_us DESC, run_key"] {
+            let sql = format!("EXPLAIN QUERY PLAN SELECT run_key FROM runs {rest}");
+            let plan: String = ledger.conn().query_row(&sql, [], |row| row.get(3)).unwrap();
+            assert!(plan.contains("runs_by_update"), "{plan}");
+        }
+    }
+}
