@@ -69,7 +69,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
         if terminal {
             return menu(context, args, &scenarios, &mask);
         }
-        return Err(Failure::usage("which scenario? The menu needs a terminal").hint("`ofs demo --list` names them; `ofs demo NAME --headless` plays one"));
+        return Err(Failure::usage("which scenario? The menu needs a terminal")
+            .hint("`ofs demo --list` names them; `ofs demo NAME --headless` plays one"));
     };
     let Some(scenario) = scenarios.iter().find(|s| s.name == name) else {
         let near = nearest(name, scenarios.iter().map(|s| s.name.as_str())).map(|n| format!("; did you mean {n}?")).unwrap_or_default();
@@ -199,7 +200,8 @@ fn present(context: &Context, args: &Args, mask: &Mask, scenario: &Scenario, wor
     let mut pace = live.with(cast.clone());
     let played = both(scenario, workspace, &mut driver, &mut pace, &start)?;
     driver.say(Caption { text: said(&played), hint: "Enter goes on".into(), ..driver.caption().clone() });
-    pace.hold(&mut driver, Duration::from_secs(5))?;
+    // Leaving now is leaving after the end.
+    pace.hold(&mut driver, Duration::from_secs(5)).or_else(|e| if matches!(e, ShowError::Left(0)) { Ok(()) } else { Err(e) })?;
     if let (Some(file), Some(cast)) = (&args.record, &cast) {
         write_new(file, cast)?;
     }
