@@ -326,7 +326,7 @@ fn a_build_is_started_stepped_and_called_off_from_the_keyboard() {
     tty.until("PAUSED replay").press("\t");
     tty.until("match").press("A");
     tty.until("Call the paused run off?").press("y");
-    tty.until("CANCELLED");
+    tty.until("is CANCELLED");
     assert_eq!(workspace.ofs(&["runs", "--json"]).expect(0).json()["runs"][0]["status"], "CANCELLED");
     workspace.assert_nothing_published(FLIGHTS_RUN);
     tty.press("q");
@@ -359,9 +359,8 @@ fn a_read_only_console_changes_nothing_and_makes_no_file() {
     tty.until("READ-ONLY").until("DONE").press("X");
     tty.until("read-only").press("q");
     assert_eq!(tty.end().0, 0);
-    let logs = |tree: &std::collections::BTreeMap<String, Vec<u8>>| {
-        tree.keys().filter(|name| !name.contains("logs")).cloned().collect::<Vec<_>>()
-    };
+    let logs =
+        |tree: &std::collections::BTreeMap<String, Vec<u8>>| tree.keys().filter(|name| !name.contains("logs")).cloned().collect::<Vec<_>>();
     assert_eq!(logs(&workspace.tree("state")), logs(&before));
 }
 

@@ -69,7 +69,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
         if terminal {
             return menu(context, args, &scenarios, &mask);
         }
-        return Err(Failure::usage("which scenario? The menu needs a terminal").hint("`ofs demo --list` names them; `ofs demo NAME --headless` plays one"));
+        return Err(Failure::usage("which scenario? The menu needs a terminal")
+            .hint("`ofs demo --list` names them; `ofs demo NAME --headless` plays one"));
     };
     let Some(scenario) = scenarios.iter().find(|s| s.name == name) else {
         let near = nearest(name, scenarios.iter().map(|s| s.name.as_str())).map(|n| format!("; did you mean {n}?")).unwrap_or_default();

@@ -119,7 +119,8 @@ mod tests {
             cast.write_all(&[*byte]).unwrap();
         }
         cast.write_all(b"\xff!").unwrap();
-        let shown: String = cast.text().lines().skip(1).map(|l| serde_json::from_str::<Value>(l).unwrap()[2].as_str().unwrap().to_owned()).collect();
+        let shown: String =
+            cast.text().lines().skip(1).map(|l| serde_json::from_str::<Value>(l).unwrap()[2].as_str().unwrap().to_owned()).collect();
         assert_eq!(shown, "é─\u{fffd}!");
     }
 

@@ -264,7 +264,10 @@ mod tests {
         assert_eq!(second.lanes, [LaneThen { name: "t/0".into(), wanted: 10, delivered: 7 }]);
         assert_eq!((second.seq, second.event, second.at), (7, None, Instant(50)));
         let failed = at(9);
-        assert_eq!((failed.status, failed.reason.as_deref(), failed.gates.get("replay")), (Status::Failed, Some("REPLAY_INCOMPLETE"), Some(&Gate::Ended)));
+        assert_eq!(
+            (failed.status, failed.reason.as_deref(), failed.gates.get("replay")),
+            (Status::Failed, Some("REPLAY_INCOMPLETE"), Some(&Gate::Ended))
+        );
         assert_eq!((failed.gates.get("pins"), failed.units), (Some(&Gate::Passed), (7, 10)));
         let again = at(10);
         assert_eq!((again.attempt, again.gates.len(), again.reason), (2, 0, None));
@@ -284,7 +287,10 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_back_keeps_the_order_of_events() {
         let story = Story::new(
-            vec![event(1, 100, "RUN_SUBMITTED", Status::Queued, json!({})), event(2, 50, "RUN_STARTED", Status::Running, json!({"attempt": 1}))],
+            vec![
+                event(1, 100, "RUN_SUBMITTED", Status::Queued, json!({})),
+                event(2, 50, "RUN_STARTED", Status::Running, json!({"attempt": 1})),
+            ],
             Vec::new(),
         );
         assert_eq!((story.at(0).unwrap().seq, story.at(1).unwrap().seq), (1, 2));

@@ -32,7 +32,8 @@ impl Mask {
         }
         let area = buf.area;
         for y in area.top()..area.bottom() {
-            let row: Vec<String> = (area.left()..area.right()).filter_map(|x| buf.cell((x, y))).map(|cell| cell.symbol().to_owned()).collect();
+            let row: Vec<String> =
+                (area.left()..area.right()).filter_map(|x| buf.cell((x, y))).map(|cell| cell.symbol().to_owned()).collect();
             for word in &self.0 {
                 let letters: Vec<String> = word.chars().map(String::from).collect();
                 for at in 0..row.len() {

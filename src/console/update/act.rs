@@ -50,7 +50,8 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Effect> {
         Action::Log => goto(model, View::Log),
         Action::Triage => goto(model, View::Triage),
         Action::Open if model.view == View::Triage => {
-            let chosen = model.detail().and_then(|detail| model.panes.triage.action(&detail.triage)).and_then(|legal| Action::named(legal.name));
+            let chosen =
+                model.detail().and_then(|detail| model.panes.triage.action(&detail.triage)).and_then(|legal| Action::named(legal.name));
             return chosen.map(|action| act(model, action)).unwrap_or_default();
         }
         Action::Open if model.pane() == View::Runs && model.at_gate().is_some() => build::show(model),
