@@ -155,11 +155,17 @@ actions! {
     Quit "quit" ["q"] Global Look 10 "close; at the top: leave";
 }
 
+/// Stands in where the table were shorter than the enum, which cannot be.
+const FIRST: &Entry = match TABLE {
+    [first, ..] => first,
+    [] => unreachable!(),
+};
+
 impl Action {
     /// Its row of the table.
     pub fn entry(self) -> &'static Entry {
         // The enum is made from the table, in its order.
-        TABLE.get(self as usize).unwrap_or(&TABLE[0])
+        TABLE.get(self as usize).unwrap_or(FIRST)
     }
 
     /// The action of that name.
