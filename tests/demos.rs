@@ -88,3 +88,156 @@ fn without_a_terminal_there_is_no_menu() {
     assert!(said.err.contains("--headless") && said.err.contains("--list"), "{}", said.err);
     w.ofs(&["demo", "--record", "x.cast"]).expect(2);
 }
+
+/// A program on a terminal of its own.
+#[cfg(unix)]
+mod on_a_terminal {
+    use std::io::{Read, Write};
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+
+    use crate::support::{Workspace, wait_for};
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const TRAIN: &str = "nycflights13.train.2013-01-01.2013-01-02";
+
+    struct Terminal {
+        screen: Arc<Mutex<vt100::Parser>>,
+        keys: Box<dyn Write + Send>,
+        child: Box<dyn Child + Send + Sync>,
+        _master: Box<dyn MasterPty + Send>,
+    }
+
+    impl Terminal {
+        fn start(w: &Workspace, args: &[&str]) -> Self {
+            let size = PtySize { rows: 40, cols: 150, ..PtySize::default() };
+            let pair = native_pty_system().openpty(size).unwrap();
+            let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_ofs"));
+            command.args(args);
+            command.env_clear();
+            let home = w.scratch();
+            for (name, value) in [("PATH", "/usr/bin:/bin"), ("TERM", "xterm-256color"), ("LANG", "C.UTF-8")] {
+                command.env(name, value);
+            }
+            for name in ["HOME", "TMPDIR"] {
+                command.env(name, &home);
+            }
+            command.env("OFS_WORKSPACE", w.root());
+            command.cwd(&home);
+            let child = pair.slave.spawn_command(command).unwrap();
+            drop(pair.slave);
+            let screen = Arc::new(Mutex::new(vt100::Parser::new(40.try_into().unwrap(), 150.try_into().unwrap(), 0)));
+            let (mut reader, shown) = (pair.master.try_clone_reader().unwrap(), screen.clone());
+            std::thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                while let Ok(n @ 1..) = reader.read(&mut bytes) {
+                    shown.lock().unwrap().process(&bytes[..n]);
+                }
+            });
+            Terminal { screen, keys: pair.master.take_writer().unwrap(), child, _master: pair.master }
+        }
+
+        fn text(&self) -> String {
+            self.screen.lock().unwrap().screen().contents()
+        }
+
+        fn wait(&self, text: &str) {
+            wait_for(text, PATIENCE, || self.text().contains(text));
+        }
+
+        fn press(&mut self, keys: &str) {
+            self.keys.write_all(keys.as_bytes()).unwrap();
+            self.keys.flush().unwrap();
+        }
+
+        fn exit(&mut self) -> u32 {
+            let mut status = None;
+            wait_for("the end", PATIENCE, || {
+                status = self.child.try_wait().unwrap();
+                status.is_some()
+            });
+            status.unwrap().exit_code()
+        }
+    }
+
+    impl Drop for Terminal {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+        }
+    }
+
+    #[test]
+    fn step_mode_asks_at_each_gate_and_shows_what_was_proved() {
+        let w = Workspace::flights();
+        let mut t = Terminal::start(&w, &["run", w.path("intents/train.json").to_str().unwrap(), "--step"]);
+        t.wait("to look at: pins");
+        t.wait("Enter: go on");
+        let row = w.row(TRAIN);
+        assert_eq!(row["status"], "RUNNING");
+        assert_eq!(w.event_types(TRAIN).last().map(String::as_str), Some("RUN_PAUSED"));
+        t.press("\r");
+        t.wait("to look at: events, pins");
+        t.press("l events 0/17\r");
+        t.wait("1 of 1 that fit");
+        t.press("what\r");
+        t.wait("means nothing here");
+        t.press("e\r");
+        t.wait("DONE (NEW)");
+        assert_eq!(t.exit(), 0);
+        let story = w.event_types(TRAIN);
+        assert_eq!(story.iter().filter(|e| *e == "RUN_PAUSED").count(), 2, "{story:?}");
+    }
+
+    #[test]
+    fn an_input_that_ends_hands_the_run_back_and_a_signal_does_at_once() {
+        for (keys, signal) in [("\u{4}", "NOBODY_ASKED"), ("\u{3}", "INT")] {
+            let w = Workspace::flights();
+            let mut t = Terminal::start(&w, &["run", w.path("intents/train.json").to_str().unwrap(), "--step"]);
+            t.wait("Enter: go on");
+            t.press(keys);
+            assert_eq!(t.exit(), 130, "{}", t.text());
+            assert_eq!(w.row(TRAIN)["status"], "QUEUED");
+            assert_eq!(w.events(TRAIN).last().unwrap()["detail"]["signal"], signal);
+        }
+    }
+
+    #[test]
+    fn the_menu_plays_a_demo_and_gives_the_terminal_back() {
+        let w = Workspace::empty();
+        let mut t = Terminal::start(&w, &["demo", "--pace", "1000"]);
+        t.wait("archive-gap");
+        assert!(t.screen.lock().unwrap().screen().alternate_screen());
+        t.press("jjj");
+        t.wait("> archive-gap");
+        t.press("\r");
+        wait_for("the menu again", PATIENCE, || {
+            let text = t.text();
+            text.contains("archive-gap: every expectation held") && text.contains("Enter show")
+        });
+        t.press("q");
+        assert_eq!(t.exit(), 0);
+        wait_for("the screen of before", PATIENCE, || !t.screen.lock().unwrap().screen().alternate_screen());
+        let left: Vec<_> = std::fs::read_dir(w.scratch()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn space_stops_a_demo_until_it_is_let_go() {
+        let w = Workspace::empty();
+        let out = w.path("kept");
+        let mut t = Terminal::start(&w, &["demo", "late-label", "--out", out.to_str().unwrap(), "--pace", "0.05"]);
+        t.wait("demo late-label  1");
+        t.press(" ");
+        t.wait("PAUSED: look around");
+        t.press("?");
+        t.wait("j/k scroll");
+        t.press("\u{1b}");
+        wait_for("the help to go", PATIENCE, || !t.text().contains("j/k scroll"));
+        t.press("\r");
+        t.wait("demo late-label  2");
+        t.press("\u{3}");
+        assert_eq!(t.exit(), 130);
+    }
+}

@@ -200,7 +200,8 @@ fn present(context: &Context, args: &Args, mask: &Mask, scenario: &Scenario, wor
     let mut pace = live.with(cast.clone());
     let played = both(scenario, workspace, &mut driver, &mut pace, &start)?;
     driver.say(Caption { text: said(&played), hint: "Enter goes on".into(), ..driver.caption().clone() });
-    pace.hold(&mut driver, Duration::from_secs(5))?;
+    // Leaving now is leaving after the end.
+    pace.hold(&mut driver, Duration::from_secs(5)).or_else(|e| if matches!(e, ShowError::Left(0)) { Ok(()) } else { Err(e) })?;
     if let (Some(file), Some(cast)) = (&args.record, &cast) {
         write_new(file, cast)?;
     }

@@ -96,7 +96,7 @@ pub(super) fn run(context: &Context, args: RunArgs) -> Outcome {
     let intent = read_intent(&args.intent)?;
     let keeper = keeper(args.step)?;
     let request = Request { intent, supersession: Supersession { manifests: args.supersedes, reason: args.reason } };
-    execute(context, move |env, host| run::run(&request, env, host, keeper.as_ref()))
+    execute(context, !args.step, move |env, host| run::run(&request, env, host, keeper.as_ref()))
 }
 
 pub(super) fn resume(context: &Context, args: &KeyArgs) -> Outcome {
@@ -104,7 +104,7 @@ pub(super) fn resume(context: &Context, args: &KeyArgs) -> Outcome {
     let row = context.find_run(&ledger, &args.run)?;
     drop(ledger);
     let keeper = keeper(false)?;
-    execute(context, move |env, host| run::resume(&row, env, host, keeper.as_ref()))
+    execute(context, true, move |env, host| run::resume(&row, env, host, keeper.as_ref()))
 }
 
 pub(super) fn retry(context: &Context, args: &RetryArgs) -> Outcome {
@@ -115,15 +115,18 @@ pub(super) fn retry(context: &Context, args: &RetryArgs) -> Outcome {
     }
     drop(ledger);
     let keeper = keeper(false)?;
-    execute(context, move |env, host| run::retry(&row, env, host, keeper.as_ref()))
+    execute(context, true, move |env, host| run::retry(&row, env, host, keeper.as_ref()))
 }
 
 /// Runs the build on a blocking thread while signals are awaited beside it.
-fn execute(context: &Context, work: impl FnOnce(&Env, &Host) -> Result<RunResult, LedgerError> + Send + 'static) -> Outcome {
+///
+/// `running_line` shows the progress on a terminal.
+fn execute(context: &Context, running_line: bool, work: impl FnOnce(&Env, &Host) -> Result<RunResult, LedgerError> + Send + 'static) -> Outcome {
     let env = context.env()?;
     let host = context.host()?;
     let _log = context.log();
-    let ticker = Ticker::start(&env);
+    // A running line would write over the question that step mode asks.
+    let ticker = running_line.then(|| Ticker::start(&env));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let (signal, cancel) = (host.signal.clone(), env.cancel.clone());
     let built = runtime.block_on(async move {

@@ -52,6 +52,13 @@ impl Live {
         Live { cast, ..self.clone() }
     }
 
+    /// Draws, with the keys that mean something now.
+    fn paint<W: Write>(&self, driver: &mut Driver<W>) -> std::io::Result<bool> {
+        let hint = if self.paused { STOPPED } else { HINT };
+        driver.say(Caption { hint: hint.into(), ..driver.caption().clone() });
+        driver.paint()
+    }
+
     /// Waits for an event for at most `time`.
     fn wait(&self, time: Duration) -> Result<Option<Event>, ShowError> {
         if let Some(stop) = *self.stop.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -72,7 +79,7 @@ impl Live {
 impl<W: Write> Pace<W> for Live {
     fn hold(&mut self, driver: &mut Driver<W>, time: Duration) -> Result<(), ShowError> {
         let mut left = time.div_f64(self.speed);
-        driver.paint()?;
+        self.paint(driver)?;
         while self.paused || !left.is_zero() {
             let began = Moment::now();
             let event = self.wait(if self.paused { SLICE } else { left })?;
@@ -95,9 +102,7 @@ impl<W: Write> Pace<W> for Live {
                 }
                 Some(_) => continue,
             }
-            let hint = if self.paused { STOPPED } else { HINT };
-            driver.say(Caption { hint: hint.into(), ..driver.caption().clone() });
-            driver.paint()?;
+            self.paint(driver)?;
         }
         Ok(())
     }

@@ -38,7 +38,7 @@ impl Menu {
     pub fn draw(&self, buf: &mut Buffer, look: &Look) {
         let area = buf.area;
         let (width, rows) = (area.width.saturating_sub(4), area.height.saturating_sub(AROUND));
-        let heading = Heading { title: "demos", count: Some((self.items.len(), self.items.len())), ..Heading::default() };
+        let heading = Heading { title: "demos", count: Some((self.items.len(), self.items.len())), age: Some(0), ..Heading::default() };
         let mut canvas = Canvas::framed(buf, area, &heading, look, true);
         let names = self.items.iter().map(|item| item.0.chars().count()).max().unwrap_or(0);
         for (y, at) in (0..rows).zip(self.cursor.window(self.items.len(), usize::from(rows))) {

@@ -118,6 +118,8 @@ pub fn show<W: Write>(
     start: &dyn Fn(Instant) -> Start,
 ) -> Result<Played, ShowError> {
     let mut show = Show { scenario, driver, pace, clock: Arc::new(FixedClock::new(BEGIN)), start, beat: 0 };
+    show.driver.feed(Msg::Feed(Feed::Absent));
+    show.driver.feed(Msg::Runs(RunsUpdate { complete: true, ..RunsUpdate::default() }));
     show.caption(&format!("{}. {}", scenario.title, scenario.shows))?;
     show.untouched(untouched)?;
     show.attack(workspace)
