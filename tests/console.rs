@@ -326,7 +326,7 @@ fn a_build_is_started_stepped_and_called_off_from_the_keyboard() {
     tty.until("PAUSED replay").press("\t");
     tty.until("match").press("A");
     tty.until("Call the paused run off?").press("y");
-    tty.until("CANCELLED");
+    tty.until("is CANCELLED");
     assert_eq!(workspace.ofs(&["runs", "--json"]).expect(0).json()["runs"][0]["status"], "CANCELLED");
     workspace.assert_nothing_published(FLIGHTS_RUN);
     tty.press("q");

@@ -123,7 +123,11 @@ pub(super) fn retry(context: &Context, args: &RetryArgs) -> Outcome {
 /// Runs the build on a blocking thread while signals are awaited beside it.
 ///
 /// `running_line` shows the progress on a terminal.
-fn execute(context: &Context, running_line: bool, work: impl FnOnce(&Env, &Host) -> Result<RunResult, LedgerError> + Send + 'static) -> Outcome {
+fn execute(
+    context: &Context,
+    running_line: bool,
+    work: impl FnOnce(&Env, &Host) -> Result<RunResult, LedgerError> + Send + 'static,
+) -> Outcome {
     let env = context.env()?;
     let host = context.host()?;
     let _log = context.log();

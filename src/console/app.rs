@@ -351,3 +351,139 @@ fn copy<W: Write>(clipboard: Clipboard, screen: &mut Screen<W>, what: String, te
     }
     Ok(replies)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::console::data::runs::RunsUpdate;
+    use crate::console::testing::{NOW, Wire, line, one_of_each, with};
+    use crate::ledger::RunLine;
+    use crate::time::FixedClock;
+
+    /// A world in which nothing happens.
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl<W: Write> Outside<W> for Nowhere {
+        fn perform(&mut self, effect: Effect, _: &mut Screen<W>) -> io::Result<Vec<Reply>> {
+            Ok(if let Effect::Leave(exit) = effect { vec![Reply::Leave(exit)] } else { Vec::new() })
+        }
+
+        fn alive(&self) -> bool {
+            true
+        }
+    }
+
+    fn console(rate: u32, lines: Vec<RunLine>) -> (Console<Wire, Nowhere>, Wire) {
+        let model = with(80, 24, lines);
+        let wire = Wire::default();
+        let screen = Screen::new(wire.clone(), 80, 24, true);
+        (Console::new(model, screen, Nowhere, Arc::new(FixedClock::new(NOW)), rate), wire)
+    }
+
+    fn key(name: &str) -> Msg {
+        Msg::Key(Chord::parse(name).unwrap())
+    }
+
+    #[test]
+    fn p5_two_hundred_held_keys_make_at_most_five_frames() {
+        let (mut console, wire) = console(30, (0..1_000).map(line).collect());
+        let (outbox, inbox) = channel();
+        let hand = std::thread::spawn(move || {
+            (0..200).for_each(|_| outbox.send(key("j")).unwrap());
+            outbox.send(key("q")).unwrap();
+        });
+        assert_eq!(console.turn(&inbox).unwrap(), 0);
+        hand.join().unwrap();
+        let frames = wire.take().len();
+        println!("200 keys in one burst: {frames} frames");
+        assert!(frames <= 5, "{frames} frames");
+        assert_eq!(console.model.selected().unwrap().request_id.as_deref(), Some("train-200"));
+    }
+
+    #[test]
+    fn p6_thousands_of_events_a_second_make_ten_frames_and_a_key_is_answered_at_once() {
+        let (mut console, _wire) = console(10, one_of_each());
+        let (outbox, inbox) = channel();
+        let (keys, began) = (outbox.clone(), Moment::now());
+        let flood = std::thread::spawn(move || {
+            let running = one_of_each().remove(0);
+            for n in 0..10_000u64 {
+                let line = RunLine { progress: Some((n % 1_000, 1_000)), ..running.clone() };
+                outbox.send(Msg::Runs(RunsUpdate { lines: vec![line], complete: true, workers: 1 })).unwrap();
+                // 5,000 a second: no faster than the clock says.
+                while began.elapsed() < Duration::from_micros(200 * n) {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        let hand = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(2));
+            let _ = keys.send(key("q"));
+        });
+        assert_eq!(console.turn(&inbox).unwrap(), 0);
+        let took = began.elapsed().as_secs_f64();
+        drop(inbox);
+        let _ = (flood.join(), hand.join());
+        let rate = console.screen.traffic().frames as f64 / took;
+        println!("5,000 events/s: {rate:.1} frames/s, {:.0} B/s", console.screen.traffic().bytes as f64 / took);
+        assert!(rate <= 11.0, "{rate} frames/s");
+        assert!(took < 2.5, "the key waited: {took} s");
+    }
+
+    #[test]
+    fn a_person_is_answered_at_once_and_the_rest_waits_its_turn() {
+        let start = Moment::now();
+        let after = |ms| start + Duration::from_millis(ms);
+        let mut pace = Pace::new(10);
+        assert_eq!(pace.due(start, false), start);
+        pace.drawn(start, false);
+        assert_eq!(pace.due(after(10), false), after(100));
+        assert_eq!(pace.due(after(10), true), after(10));
+        pace.drawn(after(10), true);
+        assert_eq!(pace.due(after(20), true), after(110));
+        assert_eq!(pace.due(after(500), true), after(500));
+    }
+
+    #[test]
+    fn the_last_of_many_sizes_wins_and_a_dead_line_ends_the_loop() {
+        struct Dead;
+        impl Write for Dead {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::Error::other("gone"))
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (mut console, wire) = console(30, one_of_each());
+        let (outbox, inbox) = channel();
+        for n in 0..100 {
+            outbox.send(Msg::Resize(60 + n, 20)).unwrap();
+        }
+        let hand = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            outbox.send(key("q")).unwrap();
+        });
+        console.turn(&inbox).unwrap();
+        hand.join().unwrap();
+        assert_eq!((console.model.size, console.screen.area().width), ((159, 20), 159));
+        assert!(wire.take().len() <= 3);
+        let screen = Screen::new(Dead, 80, 24, true);
+        let mut dead = Console::new(with(80, 24, one_of_each()), screen, Nowhere, Arc::new(FixedClock::new(NOW)), 30);
+        assert!(dead.turn(&channel().1).is_err());
+    }
+
+    #[test]
+    fn what_is_copied_is_also_shown() {
+        let wire = Wire::default();
+        let mut screen = Screen::new(wire.clone(), 80, 24, true);
+        let replies = copy(Clipboard::Terminal, &mut screen, "run 1".into(), "deadbeef").unwrap();
+        assert!(matches!(&replies[..], [Reply::Msg(msg)] if matches!(&**msg, Msg::Told(told) if told.text == "copied: run 1 deadbeef")));
+        assert!(String::from_utf8(wire.take().concat()).unwrap().starts_with("\u{1b}]52;c;"));
+        let long = copy(Clipboard::Terminal, &mut screen, "summary".into(), &"line\n".repeat(20_000)).unwrap();
+        assert!(long.iter().any(|reply| matches!(reply, Reply::Msg(msg) if matches!(&**msg, Msg::Text { .. }))));
+        assert!(wire.take().is_empty());
+    }
+}

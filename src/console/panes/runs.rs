@@ -26,12 +26,12 @@ pub struct RunsPane {
 }
 
 const COLUMNS: &[Column] = &[
-    Column { min: 11, ..Column::left("STATE", 17, 0) },
+    Column { min: 10, ..Column::left("STATE", 17, 0) },
     Column::number("AGE", 4, 0),
-    Column::left("RUN", 8, 3),
-    Column { width: 24, ..Column::rest("REQUEST", 19, 2) },
+    Column::left("RUN", 8, 1),
+    Column { width: 24, ..Column::rest("REQUEST", 12, 3) },
     Column { min: 11, ..Column::left("PHASE", 16, 5) },
-    Column { min: 18, ..Column::left("REASON", 32, 1) },
+    Column { width: 32, ..Column::rest("REASON", 18, 2) },
     Column::number("ATT", 3, 6),
     Column { min: 16, ..Column::left("OWNER", 24, 8) },
     Column::left("LEASE", 5, 9),
