@@ -168,10 +168,6 @@ impl Ledger {
 mod tests {
     use super::super::testing::*;
     use super::super::{ExecutionMode, RunFilter};
-<<<<<<< HEAD
-=======
-    use super::*;
->>>>>>> a3af616 (Panes about a run: triage, replay, labels, pins, timeline, evidence, log)
     use crate::time::Clock;
     use serde_json::json;
 

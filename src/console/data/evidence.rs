@@ -238,19 +238,13 @@ fn refusals(source: &Source, row: &RunRow, unknown: &mut Vec<String>) -> Vec<Wan
 fn dataset(row: &RunRow, documents: &[Document]) -> Vec<Wanted> {
     let Some(manifest) = row.manifest_ref.as_deref().and_then(|at| Ref::parse(at).ok()) else { return Vec::new() };
     let receipt = documents.iter().find(|d| d.role == "publication receipt").and_then(|d| d.content.as_deref());
-    let recorded = |key: &str| receipt.and_then(|r| digest_named(r, key)).map(|found| (found.to_owned(), "publication receipt".to_owned()));
+    let recorded = |pointer: &str| receipt.and_then(|r| text(r, pointer)).map(|found| (found.to_owned(), "publication receipt".to_owned()));
     let id = row.manifest_id.as_deref().filter(|id| crate::contract::path_safe(id)).unwrap_or_default();
     let index = Ref::of(&[manifest.first(), "ofs", "datasets", id, "index.json"]);
     vec![
-        Wanted { role: "manifest".into(), recorded: recorded("manifest_blake3"), at: manifest, due: true, open: true },
-        Wanted { role: "index".into(), recorded: recorded("index_blake3"), at: index, due: true, open: true },
+        Wanted { role: "manifest".into(), recorded: recorded("/manifest/blake3"), at: manifest, due: true, open: true },
+        Wanted { role: "index".into(), recorded: recorded("/index/blake3"), at: index, due: true, open: true },
     ]
-}
-
-/// A digest of that name, wherever the receipt keeps it.
-fn digest_named<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
-    let map = value.as_object()?;
-    map.get(key).and_then(Value::as_str).or_else(|| map.values().find_map(|inner| digest_named(inner, key)))
 }
 
 /// The evidence beside the data and the data files themselves, with the digests that the index names.
@@ -291,7 +285,8 @@ mod tests {
 
     #[test]
     fn every_document_of_a_published_run_is_borne_out() {
-        let (source, tree) = tree(&World::play("clean"));
+        let world = World::play("clean");
+        let (source, tree) = tree(&world);
         let told = told(&tree);
         for role in [
             "pins receipt",

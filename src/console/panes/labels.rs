@@ -31,10 +31,10 @@ const LISTED: &[Column] = &[
     Column::left("FATE", 11, 0),
     Column::number("TO CUT-OFF", 10, 0),
     Column { min: 10, ..Column::left("TYPE", 16, 4) },
-    Column { min: 8, ..Column::left("ASSERTION", 32, 2) },
-    Column { min: 8, ..Column::left("EVENT", 32, 3) },
+    Column { min: 12, ..Column::left("ASSERTION", 32, 2) },
+    Column { min: 12, ..Column::left("EVENT", 32, 3) },
     Column::left("OBSERVED", 27, 5),
-    Column::rest("WHY", 12, 1),
+    Column::rest("WHY", 22, 1),
 ];
 
 /// What the labels pane remembers.
@@ -301,7 +301,8 @@ mod tests {
     use crate::console::panes::testing::{at_every_size, drawn, dump, look, plain};
 
     fn view(scenario: &str) -> LabelsView {
-        let (source, row, events) = World::play(scenario).newest();
+        let world = World::play(scenario);
+        let (source, row, events) = world.newest();
         LabelsView::load(&source, &row, &events)
     }
 

@@ -17,11 +17,11 @@ const READOUT: u16 = 3;
 
 const COLUMNS: &[Column] = &[
     Column::left("STATE", 9, 0),
-    Column { min: 6, ..Column::left("AGAINST", 10, 2) },
-    Column { min: 12, ..Column::left("PIN", 21, 0) },
+    Column::left("AGAINST", 10, 1),
+    Column { min: 16, ..Column::left("PIN", 21, 0) },
     Column { min: 10, width: 28, name: "PINNED", right: false, grow: false, rank: 0 },
     Column { min: 10, width: 28, name: "NOW", right: false, grow: false, rank: 0 },
-    Column::rest("MEANING", 14, 1),
+    Column::rest("MEANING", 20, 2),
 ];
 
 /// What the pins pane remembers.
@@ -167,7 +167,8 @@ mod tests {
     use crate::console::panes::testing::{at_every_size, drawn, dump, look, plain};
 
     fn view(scenario: &str) -> PinsView {
-        let (source, row, events) = World::play(scenario).newest();
+        let world = World::play(scenario);
+        let (source, row, events) = world.newest();
         PinsView::load(&source, &row, &events)
     }
 

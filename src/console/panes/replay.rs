@@ -21,8 +21,8 @@ const READOUT: u16 = 4;
 #[derive(Debug, Clone, Default)]
 pub struct ReplayPane {
     rows: Rows,
-    /// The segment that the cursor stands on.
-    segment: usize,
+    /// The segment that the cursor was moved to.
+    segment: Option<usize>,
 }
 
 impl ReplayPane {
@@ -40,10 +40,10 @@ impl ReplayPane {
     /// Obeys an action that has a meaning here. Says whether it did.
     pub fn act(&mut self, action: Action, data: &ReplayView, height: u16) -> bool {
         let shown = self.shown(data);
-        let last = self.lane(data).map_or(0, |lane| lane.segments.len().saturating_sub(1));
+        let place = self.lane(data).map(|lane| (self.place(lane), lane.segments.len().saturating_sub(1)));
         match action {
-            Action::Left => self.segment = self.segment.min(last).saturating_sub(1),
-            Action::Right => self.segment = (self.segment + 1).min(last),
+            Action::Left => self.segment = place.map(|(at, _)| at.saturating_sub(1)),
+            Action::Right => self.segment = place.map(|(at, last)| (at + 1).min(last)),
             Action::NextMatch | Action::PreviousMatch => self.seek(data, &shown, action == Action::NextMatch, height),
             _ => {
                 let before = self.rows.selected(&shown);
@@ -51,17 +51,11 @@ impl ReplayPane {
                     return false;
                 }
                 if self.rows.selected(&self.shown(data)) != before {
-                    self.settle(data);
+                    self.segment = None;
                 }
             }
         }
         true
-    }
-
-    /// The cursor stands on the first segment that is a problem, which is what one looks for.
-    fn settle(&mut self, data: &ReplayView) {
-        let problem = self.lane(data).and_then(|lane| lane.segments.iter().position(|s| s.served.problem()));
-        self.segment = problem.unwrap_or(0);
     }
 
     /// Goes to the next or previous partition with a problem.
@@ -72,14 +66,14 @@ impl ReplayPane {
             if on { (at + 1..shown.len()).chain(0..=at).find(problem) } else { (0..at).rev().chain((at..shown.len()).rev()).find(problem) };
         if let Some(found) = found {
             self.rows.cursor.go(found, shown.len(), list_height(height));
-            self.settle(data);
+            self.segment = None;
         }
     }
 
     /// Narrows the rows.
-    pub fn set_filter(&mut self, filter: &Filter, data: &ReplayView) {
+    pub fn set_filter(&mut self, filter: &Filter, _: &ReplayView) {
         self.rows.narrow(filter);
-        self.settle(data);
+        self.segment = None;
     }
 
     /// The filter.
@@ -90,21 +84,22 @@ impl ReplayPane {
     /// The selected partition, with the stretch under the cursor.
     pub fn selected(&self, data: &ReplayView) -> Option<Copyable> {
         let lane = self.lane(data)?;
-        let text = match self.segment_of(data, lane) {
+        let text = match self.segment_of(lane) {
             Some(segment) => format!("{} {} {} {}", lane.name, segment.range, segment.served.word(), segment.why),
             None => lane.name.clone(),
         };
         Some(Copyable { id: format!("partition {}", lane.name), text: text.trim_end().to_owned() })
     }
 
-    /// The segment that the cursor stands on; before it was ever moved, the first problem.
-    fn segment_of<'d>(&self, _: &ReplayView, lane: &'d LaneView) -> Option<&'d Segment> {
+    fn segment_of<'d>(&self, lane: &'d LaneView) -> Option<&'d Segment> {
         lane.segments.get(self.place(lane))
     }
 
+    /// Where the cursor stands along a partition's strip: where it was moved to, else at the first problem,
+    /// which is what one looks for.
     fn place(&self, lane: &LaneView) -> usize {
         let first = || lane.segments.iter().position(|s| s.served.problem()).unwrap_or(0);
-        if self.segment == 0 && self.rows.cursor.at == 0 { first() } else { self.segment.min(lane.segments.len().saturating_sub(1)) }
+        self.segment.unwrap_or_else(first).min(lane.segments.len().saturating_sub(1))
     }
 
     /// All rows as shown, the names of the columns first.
@@ -163,12 +158,12 @@ impl ReplayPane {
             lane.map(|lane| cells(lane, data, frame.look.glyphs)).unwrap_or_default()
         });
         if let Some(lane) = self.rows.selected(&shown).and_then(|at| data.lanes.get(at)).filter(|_| readout > 0) {
-            self.readout(&mut canvas.part(0, head + body, width, readout), data, lane);
+            self.readout(&mut canvas.part(0, head + body, width, readout), lane);
         }
     }
 
     /// The selected partition's strip over the whole width, the cursor below it, and what stands under it.
-    fn readout(&self, canvas: &mut Canvas<'_>, data: &ReplayView, lane: &LaneView) {
+    fn readout(&self, canvas: &mut Canvas<'_>, lane: &LaneView) {
         let width = canvas.width().saturating_sub(2);
         if lane.segments.is_empty() {
             let bar = gauge(width, lane.delivered, lane.requested.to_u64().unwrap_or(0), canvas.glyphs());
@@ -186,7 +181,7 @@ impl ReplayPane {
             let (glyph, role) = look_of(*served, canvas.glyphs());
             canvas.text(x, 0, 1, glyph, role);
         }
-        let Some(segment) = self.segment_of(data, lane) else { return };
+        let Some(segment) = self.segment_of(lane) else { return };
         let place = self.place(lane);
         // A segment thinner than a cell may have no cell of its own: then the one that hides it is marked.
         let own: Vec<u16> = (0u16..).zip(&strip).filter(|(_, (_, at))| *at == place).map(|(x, _)| x).collect();
@@ -298,7 +293,7 @@ fn table_columns(data: &ReplayView) -> Vec<Column> {
     let requested = data.lanes.iter().map(|l| l.requested).max().map_or(7, digits);
     let missing = data.lanes.iter().map(|l| l.missing).max().map_or(7, digits);
     vec![
-        Column { min: 2, ..Column::left("STATE", 11, 0) },
+        Column::left("STATE", 13, 0),
         Column { right: one_topic(data), min: 4, ..Column::left("PART", name, 0) },
         Column::rest("RANGE", 12, 3),
         Column::number("ASKED", requested, 4),
@@ -399,7 +394,8 @@ mod tests {
     use crate::contract::intent::OffsetRange;
 
     fn view(scenario: &str) -> ReplayView {
-        let (source, row, events) = World::play(scenario).newest();
+        let world = World::play(scenario);
+        let (source, row, events) = world.newest();
         ReplayView::load(&source, &row, &events)
     }
 
@@ -409,7 +405,7 @@ mod tests {
 
     fn many(n: usize) -> ReplayView {
         let mut data = view("archive-gap");
-        let lane = data.lanes[1].clone();
+        let lane = data.lanes[3].clone();
         data.lanes = (0..n).map(|p| LaneView { partition: p as i64, name: format!("t/{p}"), ..lane.clone() }).collect();
         data.lanes_total = n;
         data.lanes[n - 2].verdict = Verdict::Refused;

@@ -275,7 +275,7 @@ fn cells<'l>(line: &'l RunLine, stuck: Option<&'static str>, now: Instant, state
 }
 
 /// Why it stands where it does.
-fn reason(line: &RunLine, stuck: Option<&'static str>) -> Piece<'_> {
+fn reason<'l>(line: &'l RunLine, stuck: Option<&'static str>) -> Piece<'l> {
     match (stuck, line.asked, line.reason_code.as_deref()) {
         (Some(stuck), ..) => piece(format!("STUCK {stuck}"), Role::Warn),
         (None, true, _) => piece("asked to end", Role::Warn),

@@ -16,13 +16,13 @@ const READOUT: u16 = 3;
 
 const COLUMNS: &[Column] = &[
     Column::number("SEQ", 4, 3),
-    Column::left("TIME", 15, 0),
+    Column::left("TIME", 12, 0),
     Column::number("AFTER", 8, 4),
-    Column { min: 16, ..Column::left("EVENT", 23, 0) },
-    Column { min: 11, ..Column::left("STATUS", 17, 0) },
-    Column { min: 8, ..Column::left("PHASE", 11, 2) },
-    Column { min: 10, ..Column::left("ACTOR", 20, 1) },
-    Column::rest("REASON", 12, 0),
+    Column { min: 18, ..Column::left("EVENT", 23, 0) },
+    Column { min: 13, ..Column::left("STATUS", 17, 0) },
+    Column { min: 8, ..Column::left("PHASE", 11, 1) },
+    Column { min: 10, ..Column::left("ACTOR", 20, 2) },
+    Column::rest("REASON", 14, 0),
 ];
 
 /// What the timeline pane remembers.
@@ -177,7 +177,7 @@ fn cells<'c>(event: &Event, glyphs: &Glyphs) -> Vec<Piece<'c>> {
     vec![
         piece(event.seq.to_string(), Role::Dim),
         // The date stands in the read-out; within a run it is the time of day that one reads.
-        piece(time.get(11..26).unwrap_or(&time).to_owned(), Role::Value),
+        piece(time.get(11..23).unwrap_or(&time).to_owned(), Role::Value),
         piece(distance(event.since_first), Role::Dim),
         piece(event.name.clone(), Role::Text),
         piece(format!("{glyph} {}", event.status), role),
@@ -196,7 +196,8 @@ mod tests {
 
     /// A story with its clock stopped, so that a screen of it is the same every time.
     fn view(scenario: &str) -> TimelineView {
-        let (source, row, events) = World::play(scenario).newest();
+        let world = World::play(scenario);
+        let (source, row, events) = world.newest();
         let mut data = TimelineView::load(&source, &row, &events);
         let base = Instant::parse("2026-02-10T10:00:00Z").unwrap();
         for (index, event) in data.events.iter_mut().enumerate() {
