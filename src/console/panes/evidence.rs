@@ -219,7 +219,10 @@ impl EvidencePane {
     fn pieces<'c>(&self, data: &EvidenceTree, path: &Path, glyphs: &Glyphs) -> Vec<Piece<'c>> {
         let Some(document) = data.documents.get(path.document) else { return Vec::new() };
         let mark = |value: Option<&Value>| match value {
-            Some(value) if size(value) > 0 => glyphs.tree[usize::from(self.is_open(data, path))],
+            Some(value) if size(value) > 0 => {
+                let [closed, open] = glyphs.tree;
+                if self.is_open(data, path) { open } else { closed }
+            }
             _ => " ",
         };
         if path.steps.is_empty() {

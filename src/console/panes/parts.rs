@@ -200,7 +200,8 @@ impl<'b> Canvas<'b> {
             .enumerate()
             .map(|(index, column)| match sorted {
                 Some((by, down)) if by == index => {
-                    piece(format!("{}{}", column.name, self.look.glyphs.sort[usize::from(down)]), Role::Header)
+                    let [up, downwards] = self.look.glyphs.sort;
+                    piece(format!("{}{}", column.name, if down { downwards } else { up }), Role::Header)
                 }
                 _ => piece(column.name, Role::Header),
             })
