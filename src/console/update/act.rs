@@ -20,6 +20,7 @@ pub fn why_not(model: &Model, action: Action) -> Option<String> {
     }
     match action {
         Action::Resume | Action::Retry | Action::Cancel | Action::Fail | Action::Note | Action::Bundle => operate::why_not(model, action),
+        Action::NewIntent => Some("there is no form for it yet; `ofs intent new -o FILE` writes one".into()),
         Action::CopySummary | Action::CopyCommand | Action::Triage if model.selected().is_none() => Some("no run is selected".into()),
         _ => {
             let place = action.entry().place;
