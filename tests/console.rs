@@ -117,8 +117,12 @@ impl Tty {
 
     /// Closes the line: whatever is typed last wakes the reader, which then lets go of its end, too.
     fn hang_up(&mut self) {
+        self.hang_up_after("?");
+    }
+
+    fn hang_up_after(&mut self, key: &str) {
         self.deaf.store(true, Ordering::SeqCst);
-        self.press("?");
+        self.press(key);
         wait_for("the reader's end", PATIENCE, || self.reader.is_finished());
         (self.keys, self.master) = (Mutex::new(None), None);
     }
@@ -229,6 +233,20 @@ fn p12_a_terminal_that_goes_away_takes_the_console_with_it() {
     let (_, took) = tty.end();
     println!("gone {took:?} after the hang-up");
     assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn a_demo_ends_with_its_terminal_and_at_a_signal() {
+    let workspace = Workspace::empty();
+    let mut tty = Tty::start(&workspace, (80, 24), &["demo", "--pace", "1000"], &[]);
+    tty.until("archive-gap");
+    tty.hang_up_after("j");
+    let (_, took) = tty.end();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let mut tty = Tty::start(&workspace, (80, 24), &["demo", "--pace", "1000"], &[]);
+    tty.until("archive-gap").signal("TERM");
+    assert_eq!(tty.end().0, 143);
+    tty.restored();
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant as Moment};
 
-use crossterm::event::{Event, KeyCode, poll, read};
+use crossbeam_channel::{Receiver, unbounded};
+use crossterm::event::{Event, KeyCode, read};
 
 use super::{HINT, Menu, Pace, ShowError};
 use crate::console::action::Action;
@@ -27,13 +28,14 @@ pub struct Live {
     paused: bool,
     cast: Option<Cast>,
     stop: Arc<Mutex<Option<Stop>>>,
+    events: Receiver<Event>,
 }
 
 impl Live {
     /// Time that passes `speed` times as fast as people read, also in the recording where there is one.
     ///
     /// # Errors
-    /// Where signals cannot be heard.
+    /// Where signals or keys cannot be heard.
     pub fn new(speed: f64) -> std::io::Result<Self> {
         let stop = Arc::new(Mutex::new(None));
         let heard = stop.clone();
@@ -43,7 +45,7 @@ impl Live {
             }
             true
         })?;
-        Ok(Live { speed, paused: false, cast: None, stop })
+        Ok(Live { speed, paused: false, cast: None, stop, events: read_events()? })
     }
 
     /// The same time, also in a recording.
@@ -68,12 +70,27 @@ impl Live {
             return Err(ShowError::Left(129));
         }
         let began = Moment::now();
-        let event = if poll(time.min(SLICE))? { Some(read()?) } else { None };
+        let event = self.events.recv_timeout(time.min(SLICE)).ok();
         if let Some(cast) = &self.cast {
             cast.advance(u64::try_from(began.elapsed().as_micros()).unwrap_or(0));
         }
         Ok(event)
     }
+}
+
+/// Reads the terminal on a thread of its own: on one that is gone the library waits for ever, and nobody who has
+/// to notice that may wait with it.
+fn read_events() -> std::io::Result<Receiver<Event>> {
+    let (told, events) = unbounded();
+    let work = move || {
+        while let Ok(event) = read() {
+            if told.send(event).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("keys".into()).spawn(work)?;
+    Ok(events)
 }
 
 impl<W: Write> Pace<W> for Live {
