@@ -1,7 +1,6 @@
 //! `ofs intent check`: every problem of an intent at once, without a workspace's data; `ofs intent new`: a
 //! complete intent from what the workspace holds.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -91,11 +90,9 @@ fn new(context: &Context, args: &NewArgs) -> Outcome {
     let made = intent_new::resolve(&context.env()?, &selectors)?;
     let pretty = |value: &Value| format!("{}\n", serde_json::to_string_pretty(value).unwrap_or_default());
     if let Some(path) = &args.output {
-        let mut beside = path.clone().into_os_string();
-        beside.push(".mapping.json");
-        // The mapping first: an intent without its mapping would have lost how it came about.
-        create(beside.as_ref(), &pretty(&made.mapping))?;
-        create(path, &pretty(&made.intent))?;
+        intent_new::write(&made, path).map_err(|(at, e)| {
+            Failure::usage(format!("{}: {e}", at.display())).hint("name a file that does not exist, in a folder that does")
+        })?;
     }
     match (&args.output, context.json) {
         (_, true) => {
@@ -110,15 +107,6 @@ fn new(context: &Context, args: &NewArgs) -> Outcome {
         }
     }
     Ok(0)
-}
-
-/// Writes a file that is not there yet: nothing of the user's is ever replaced.
-fn create(path: &Path, text: &str) -> Result<(), Failure> {
-    let fail = |e: std::io::Error| {
-        Failure::usage(format!("{}: {e}", path.display())).hint("name a file that does not exist, in a folder that does")
-    };
-    let mut file = std::fs::File::create_new(path).map_err(fail)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)
 }
 
 fn check(context: &Context, file: &Path) -> Outcome {

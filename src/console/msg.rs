@@ -9,6 +9,7 @@ use super::data::log::LogView;
 use super::data::runs::RunsUpdate;
 use super::keys::Chord;
 use super::terminal::Signal;
+use crate::operate::intent_new::Selectors;
 use crate::pipeline::run::step::Answer;
 use crate::time::Instant;
 
@@ -50,6 +51,8 @@ pub enum Msg {
     },
     /// The intents that the workspace holds.
     Intents(Vec<IntentFile>),
+    /// A new intent was written under this name, or why it was not.
+    Formed(Result<String, String>),
     /// What came of an effect.
     Told(Told),
     /// A text to show, to be selected by hand or read.
@@ -205,6 +208,13 @@ pub enum Effect {
     },
     /// Look for intents in the workspace.
     FindIntents,
+    /// Make an intent from what the workspace holds, and write it into a new file.
+    NewIntent {
+        /// The file; a relative name is taken from the workspace.
+        path: PathBuf,
+        /// What it is to say.
+        selectors: Box<Selectors>,
+    },
     /// Build from an intent file.
     Build {
         /// The intent file.

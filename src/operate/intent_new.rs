@@ -6,7 +6,8 @@
 mod scan;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -53,6 +54,25 @@ pub struct NewIntent {
     pub intent: Value,
     /// `ofs.intent_mapping.v1`.
     pub mapping: Value,
+}
+
+/// Writes an intent and, beside it as `<file>.mapping.json`, how it was resolved; both files are new, nothing of
+/// the user's is ever replaced. The mapping comes first: an intent without it would have lost how it came about.
+///
+/// # Errors
+/// The file that could not be made, and why.
+pub fn write(made: &NewIntent, path: &Path) -> Result<(), (PathBuf, std::io::Error)> {
+    let mut beside = path.to_owned().into_os_string();
+    beside.push(".mapping.json");
+    for (file, document) in [(PathBuf::from(beside), &made.mapping), (path.to_owned(), &made.intent)] {
+        let create = || {
+            let mut open = std::fs::File::create_new(&file)?;
+            open.write_all(format!("{document:#}\n").as_bytes())?;
+            open.sync_all()
+        };
+        create().map_err(|e| (file.clone(), e))?;
+    }
+    Ok(())
 }
 
 fn refuse(code: ReasonCode, message: impl Into<String>) -> Refusal {

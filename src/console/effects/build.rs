@@ -6,15 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use tokio_util::sync::CancellationToken;
 
 use super::World;
 use crate::console::builds::{BuildSpec, Builds, StartError, What};
 use crate::console::msg::{Msg, Told};
 use crate::ledger::{Ledger, LedgerError, Ordered, Owner};
 use crate::pipeline::admit::Supersession;
-use crate::pipeline::gate::Env;
-use crate::pipeline::progress::Progress;
 use crate::pipeline::run::step::{Answer, Breakpoint};
 use crate::pipeline::run::{Host, Request, StopSignal};
 
@@ -115,17 +112,8 @@ impl Works {
         if let Some(builds) = &*slot {
             return Ok(builds.clone());
         }
-        let World { config, clock, actor, .. } = &self.world;
-        let store = crate::operate::open::store(config).map_err(|e| format!("{}: {}", e.code, e.message))?;
-        let env = Env {
-            store_root: Some(store.root().to_owned()),
-            store: Arc::new(store),
-            config: config.clone(),
-            cancel: CancellationToken::new(),
-            progress: Arc::new(Progress::default()),
-            attempt: format!("p{}", std::process::id()),
-            audit: Arc::new(crate::store::Unrecorded),
-        };
+        let World { clock, actor, .. } = &self.world;
+        let env = self.world.env()?;
         let ledger = Ledger::open(&self.world.ledger_path(), clock.clone(), actor).map_err(|e| format!("{}: {e}", e.code()))?;
         let host = Host { ledger: Arc::new(ledger), clock: clock.clone(), owner: Owner::current(), signal: StopSignal::default() };
         let told = self.told.clone();

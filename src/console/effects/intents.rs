@@ -4,8 +4,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::World;
 use crate::console::msg::IntentFile;
 use crate::json::Tape;
+use crate::operate::intent_new::{self, Selectors};
 
 /// Most files that are looked at, and the largest, in bytes.
 const MAX_FILES: usize = 1_000;
@@ -18,11 +20,25 @@ pub(super) fn find(root: &Path) -> Vec<IntentFile> {
         .flatten()
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|end| end == "json"))
+        // How a new intent was resolved lies beside it.
+        .filter(|path| !path.to_string_lossy().ends_with(".mapping.json"))
         .take(MAX_FILES)
         .map(|path| IntentFile { name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(), about: about(&path), path })
         .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
     found
+}
+
+/// Makes an intent from what the workspace holds and writes it, with how it was resolved beside it. The name that
+/// it was written under.
+pub(super) fn make(world: &World, path: &Path, selectors: &Selectors) -> Result<String, String> {
+    if !world.may_write {
+        return Err("the console is read-only".into());
+    }
+    let made = intent_new::resolve(&world.env()?, selectors).map_err(|refusal| format!("{}: {}", refusal.code, refusal.message))?;
+    let whole = world.config.workspace.join(path);
+    intent_new::write(&made, &whole).map_err(|(at, e)| format!("{}: {e}; name a file that does not exist", at.display()))?;
+    Ok(path.display().to_string())
 }
 
 /// What is in one, in a line.

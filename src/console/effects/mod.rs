@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
+use tokio_util::sync::CancellationToken;
 
 pub use clipboard::{Clipboard, MAX_COPY};
 
@@ -23,6 +24,9 @@ use super::builds::What;
 use super::data::log::Ring;
 use super::msg::{Effect, Msg, Order, Told};
 use crate::config::Config;
+use crate::pipeline::gate::Env;
+use crate::pipeline::progress::Progress;
+use crate::store::Unrecorded;
 use crate::time::Clock;
 
 /// What effects need of the world.
@@ -41,6 +45,20 @@ pub struct World {
 }
 
 impl World {
+    /// What the pipeline runs in, for a console that may write.
+    fn env(&self) -> Result<Env, String> {
+        let store = crate::operate::open::store(&self.config).map_err(|e| format!("{}: {}", e.code, e.message))?;
+        Ok(Env {
+            store_root: Some(store.root().to_owned()),
+            store: Arc::new(store),
+            config: self.config.clone(),
+            cancel: CancellationToken::new(),
+            progress: Arc::new(Progress::default()),
+            attempt: format!("p{}", std::process::id()),
+            audit: Arc::new(Unrecorded),
+        })
+    }
+
     fn ledger_path(&self) -> PathBuf {
         self.config.path("ledger")
     }
@@ -93,6 +111,10 @@ impl Effects {
             Effect::FindIntents => {
                 let (told, root) = (self.told.clone(), self.world.config.workspace.clone());
                 self.spawn("intents", move || drop(told.send(Msg::Intents(intents::find(&root)))));
+            }
+            Effect::NewIntent { path, selectors } => {
+                let (told, world) = (self.told.clone(), self.world.clone());
+                self.spawn("new intent", move || drop(told.send(Msg::Formed(intents::make(&world, &path, &selectors)))));
             }
             Effect::Write { what, path, content } => {
                 let root = self.world.config.workspace.clone();

@@ -1,5 +1,6 @@
 //! All that the console knows. One thread owns it; `update` changes it, `view` draws it.
 
+pub mod form;
 pub mod popup;
 pub mod prompt;
 

@@ -1,5 +1,6 @@
 //! What lies over the panes: one at a time, the latest on top.
 
+use super::form::Form;
 use super::prompt::Prompt;
 use crate::console::action::Action;
 use crate::console::filter::Filter;
@@ -39,6 +40,8 @@ pub enum Popup {
     },
     /// Intents to build from.
     Picker(Picker),
+    /// A form for a new intent.
+    Form(Form),
     /// A gate at which a build waits.
     Gate(Gate),
 }

@@ -3,6 +3,7 @@
 use super::{build, follow, operate, palette, refresh, say};
 use crate::console::action::{Action, Place};
 use crate::console::filter::Filter;
+use crate::console::model::form::Form;
 use crate::console::model::popup::{Answer, Choice, Confirm, Picker, Popup};
 use crate::console::model::prompt::Prompt;
 use crate::console::model::{Frozen, Model, View};
@@ -20,7 +21,6 @@ pub fn why_not(model: &Model, action: Action) -> Option<String> {
     }
     match action {
         Action::Resume | Action::Retry | Action::Cancel | Action::Fail | Action::Note | Action::Bundle => operate::why_not(model, action),
-        Action::NewIntent => Some("there is no form for it yet; `ofs intent new -o FILE` writes one".into()),
         Action::CopySummary | Action::CopyCommand | Action::Triage if model.selected().is_none() => Some("no run is selected".into()),
         _ => {
             let place = action.entry().place;
@@ -81,6 +81,7 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Effect> {
             model.popups.push(Popup::Picker(Picker::default()));
             return vec![Effect::FindIntents];
         }
+        Action::NewIntent => model.popups.push(Popup::Form(Form::default())),
         Action::Freeze => return freeze(model),
         Action::Refresh => {
             model.asked = None;

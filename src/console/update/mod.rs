@@ -3,6 +3,7 @@
 mod act;
 mod build;
 mod command;
+mod form;
 mod operate;
 mod palette;
 mod popups;
@@ -73,6 +74,7 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             }
             Vec::new()
         }
+        Msg::Formed(written) => form::answered(model, written),
         Msg::Told(told) => {
             say(model, told);
             Vec::new()

@@ -3,11 +3,12 @@
 use crossterm::event::KeyCode;
 
 use super::act::set_filter;
-use super::{build, command, follow, palette, say};
+use super::{build, command, follow, form, palette, say};
 use crate::console::action::Action;
 use crate::console::filter::Filter;
 use crate::console::keys::Chord;
 use crate::console::model::Model;
+use crate::console::model::form::Form;
 use crate::console::model::popup::{Answer, Ask, Confirm, Picker, Popup};
 use crate::console::model::prompt::Prompt;
 use crate::console::msg::{Effect, Told};
@@ -51,6 +52,7 @@ pub(super) fn key(model: &mut Model, chord: Chord) -> Vec<Effect> {
         Popup::Confirm(confirm) => answer(model, chord, confirm),
         Popup::Ask(ask) => asked(model, chord, ask),
         Popup::Picker(picker) => picked(model, chord, picker),
+        Popup::Form(filled) => form::key(model, chord, filled),
         Popup::Gate(gate) => build::key(model, chord, gate),
         Popup::Palette(mut palette) => match step(chord) {
             Step::No => Vec::new(),
@@ -198,6 +200,7 @@ fn picked(model: &mut Model, chord: Chord, mut picker: Picker) -> Vec<Effect> {
             },
             None => return Vec::new(),
         },
+        (_, Some('n')) => return keep(model, Popup::Form(Form::default())),
         (_, Some('s' | ' ')) => picker.step = !picker.step,
         (Step::Move(by), _) => picker.at = moved(picker.at, by, len),
         (_, Some('j')) => picker.at = moved(picker.at, 1, len),
@@ -212,6 +215,7 @@ pub(super) fn paste(model: &mut Model, text: &str) -> Vec<Effect> {
     let left = match model.popups.last_mut() {
         Some(Popup::Palette(palette)) => palette.prompt.paste(text),
         Some(Popup::Filter { prompt, .. }) => prompt.paste(text),
+        Some(Popup::Form(form)) => form.fields.get_mut(form.at).map_or(text.len(), |field| field.prompt.paste(text)),
         Some(Popup::Gate(gate)) if gate.typing => gate.find.paste(text),
         Some(Popup::Ask(ask)) => ask.typed.as_mut().unwrap_or(&mut ask.words).paste(text),
         _ => text.len(),

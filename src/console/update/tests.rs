@@ -362,3 +362,28 @@ fn ten_thousand_random_keys_break_nothing() {
         assert!(model.popups.len() <= 2, "{:?}", model.popups);
     }
 }
+
+#[test]
+fn a_form_becomes_an_intent_and_nothing_typed_is_lost_to_a_refusal() {
+    let mut model = model();
+    assert_eq!(press(&mut model, "b"), vec![Effect::FindIntents]);
+    press(&mut model, "n");
+    press(&mut model, "tab y e s");
+    assert_eq!(press(&mut model, "enter"), Vec::new());
+    let problem = |model: &Model| match model.popups.last() {
+        Some(Popup::Form(form)) => form.problem.clone().unwrap_or_default(),
+        other => panic!("{other:?}"),
+    };
+    assert!(problem(&model).starts_with("from: "), "{}", problem(&model));
+    press(&mut model, "ctrl-u tab tab a @ v 1");
+    let effects = press(&mut model, "enter");
+    let [Effect::NewIntent { path, selectors }] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!((path.to_str(), selectors.features.as_deref(), selectors.from), (Some("intents/new.json"), Some("a@v1"), None));
+    // While the answer is out, another Enter hands nothing in.
+    assert_eq!(press(&mut model, "enter"), Vec::new());
+    update(&mut model, Msg::Formed(Err("FEATURE_PROFILE_UNRESOLVED: no a@v1".into())));
+    assert!(problem(&model).contains("FEATURE_PROFILE_UNRESOLVED"));
+    assert!(matches!(model.popups.last(), Some(Popup::Form(form)) if form.fields[3].prompt.text() == "a@v1"));
+    update(&mut model, Msg::Formed(Ok("intents/new.json".into())));
+    assert!(model.popups.is_empty() && flash(&model).contains("intents/new.json is written"), "{}", flash(&model));
+}

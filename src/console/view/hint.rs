@@ -60,7 +60,8 @@ fn own_keys(popup: &Popup) -> Vec<(String, String)> {
         Popup::Gate(_) => {
             &[("C", "continue"), ("E", "to the end"), ("A", "abort"), ("Tab", "look at"), ("/", "find"), ("Esc", "leave it waiting")]
         }
-        Popup::Picker(_) => &[("Enter", "build"), ("s", "step mode"), ("Esc", "close")],
+        Popup::Form(_) => &[("Tab", "next line"), ("Enter", "write it"), ("Esc", "close")],
+        Popup::Picker(_) => &[("Enter", "build"), ("s", "step mode"), ("n", "new intent"), ("Esc", "close")],
     };
     pairs.iter().map(|(key, name)| ((*key).to_owned(), (*name).to_owned())).collect()
 }

@@ -1,6 +1,7 @@
 //! How the model looks: pure, at every size.
 
 pub mod export;
+mod form;
 mod frame;
 mod gate;
 mod help;

@@ -3,7 +3,7 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::{gate, help};
+use super::{form, gate, help};
 use crate::console::look::Role;
 use crate::console::model::Model;
 use crate::console::model::popup::{Ask, Confirm, Palette, Picker, Popup};
@@ -32,6 +32,7 @@ pub(super) fn draw(model: &Model, popup: &Popup, buf: &mut Buffer, body: Rect, h
         Popup::Ask(asked) => ask(model, buf, body, asked),
         Popup::Palette(shown) => palette(model, buf, body, shown),
         Popup::Picker(shown) => picker(model, buf, body, shown),
+        Popup::Form(shown) => form::draw(model, buf, body, shown),
         Popup::Gate(shown) => gate::draw(model, buf, body, shown),
     }
 }
@@ -138,7 +139,7 @@ fn picker(model: &Model, buf: &mut Buffer, body: Rect, shown: &Picker) {
         return;
     };
     if intents.is_empty() {
-        list.text(1, 0, width, "no intents/*.json here; :run PATH builds from any file", Role::Dim);
+        list.text(1, 0, width, "no intents/*.json here; n makes one, :run PATH builds from any file", Role::Dim);
     }
     let cursor = Cursor { at: shown.at, top: 0 };
     for (y, index) in (0u16..).zip(cursor.window(intents.len(), usize::from(list.height()))) {

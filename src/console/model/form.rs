@@ -1,0 +1,111 @@
+//! The form that makes an intent: what `ofs intent new` takes, a line each.
+
+use std::path::PathBuf;
+
+use super::prompt::Prompt;
+use crate::operate::intent_new::Selectors;
+use crate::time::Instant;
+
+/// Longest line of the form, in bytes.
+const LINE: usize = 256;
+
+/// A line of the form.
+#[derive(Debug, Clone)]
+pub struct Field {
+    /// What it is called.
+    pub name: &'static str,
+    /// What holds where it is left empty.
+    pub empty: &'static str,
+    /// What was typed.
+    pub prompt: Prompt,
+}
+
+/// A form being filled in.
+#[derive(Debug, Clone)]
+pub struct Form {
+    /// Its lines, in the order of [`NAMES`].
+    pub fields: Vec<Field>,
+    /// The line that has the keys.
+    pub at: usize,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+    /// It was handed in, and the answer is still to come.
+    pub waiting: bool,
+}
+
+const NAMES: [(&str, &str); 7] = [
+    ("file", "intents/new.json"),
+    ("from", "the first event"),
+    ("to", "the last event; itself excluded where given"),
+    ("features", "the only set of the authority"),
+    ("as of", "the latest observed label"),
+    ("coverage", "1: every row needs a label"),
+    ("request id", "a digest of everything else"),
+];
+
+impl Default for Form {
+    fn default() -> Self {
+        let fields = NAMES.map(|(name, empty)| Field { name, empty, prompt: Prompt::new(LINE) });
+        Form { fields: fields.into(), at: 0, problem: None, waiting: false }
+    }
+}
+
+impl Form {
+    fn text(&self, name: &str) -> Option<&str> {
+        let field = self.fields.iter().find(|field| field.name == name)?;
+        Some(field.prompt.text().trim()).filter(|text| !text.is_empty())
+    }
+
+    fn instant(&self, name: &str) -> Result<Option<Instant>, String> {
+        self.text(name).map(Instant::parse).transpose().map_err(|e| format!("{name}: {e}; like 2026-01-31T00:00:00Z"))
+    }
+
+    /// Where the intent is to be written, relative to the workspace, and what it is to say.
+    ///
+    /// # Errors
+    /// Which line cannot be understood, and why.
+    pub fn read(&self) -> Result<(PathBuf, Selectors), String> {
+        let owned = |name: &str| self.text(name).map(str::to_owned);
+        let selectors = Selectors {
+            from: self.instant("from")?,
+            to: self.instant("to")?,
+            features: owned("features"),
+            asof: self.instant("as of")?,
+            min_coverage: owned("coverage"),
+            request_id: owned("request id"),
+            ..Selectors::default()
+        };
+        Ok((self.text("file").unwrap_or("intents/new.json").into(), selectors))
+    }
+
+    /// The command line that does the same.
+    pub fn command(&self) -> String {
+        let flags = [("from", "--from"), ("to", "--to"), ("features", "--features"), ("as of", "--asof"), ("coverage", "--min-coverage")];
+        let mut line = "ofs intent new".to_owned();
+        for (name, flag) in flags.into_iter().chain([("request id", "--request-id")]) {
+            if let Some(text) = self.text(name) {
+                line.push_str(&format!(" {flag} {}", crate::console::msg::quoted(text)));
+            }
+        }
+        format!("{line} -o {}", crate::console::msg::quoted(self.text("file").unwrap_or("intents/new.json")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_become_selectors_and_a_bad_one_is_named() {
+        let mut form = Form::default();
+        assert_eq!(form.read().unwrap(), ("intents/new.json".into(), Selectors::default()));
+        assert_eq!(form.command(), "ofs intent new -o intents/new.json");
+        form.fields[1].prompt.set("2026-01-01T00:00:00Z");
+        form.fields[3].prompt.set(" a@v1 ");
+        let (_, selectors) = form.read().unwrap();
+        assert_eq!((selectors.from, selectors.features), (Some(Instant::parse("2026-01-01T00:00:00Z").unwrap()), Some("a@v1".into())));
+        assert_eq!(form.command(), "ofs intent new --from 2026-01-01T00:00:00Z --features a@v1 -o intents/new.json");
+        form.fields[4].prompt.set("yesterday");
+        assert!(form.read().unwrap_err().starts_with("as of: "));
+    }
+}
