@@ -395,6 +395,8 @@ fn a_megabyte_of_paste_and_a_storm_of_sizes_leave_it_alive() {
     }
     let back = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
     tty.master.as_ref().unwrap().resize(back).unwrap();
+    // While it still believes in one of the sizes that are too small, it rightly takes no key but q.
+    tty.settle();
     tty.press("?");
     tty.until("everywhere").press("qq");
     assert_eq!(tty.end().0, 0);
