@@ -23,7 +23,7 @@ pub struct Field {
 /// A form being filled in.
 #[derive(Debug, Clone)]
 pub struct Form {
-    /// Its lines, in the order of [`NAMES`].
+    /// Its lines, in the order in which they are filled in.
     pub fields: Vec<Field>,
     /// The line that has the keys.
     pub at: usize,
