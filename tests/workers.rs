@@ -321,7 +321,8 @@ fn workers_that_race_try_a_failing_run_once() {
 #[test]
 fn a_request_that_waits_for_its_run_is_resolved_once() {
     let w = large(60_000);
-    w.write("ofs.toml", "[launcher]\nrequest_poll_seconds = 0.1\n");
+    // A worker says a few times a lease that it is alive; with a long one that falls into no second of this test.
+    w.write("ofs.toml", "[launcher]\nrequest_poll_seconds = 0.1\nlease_seconds = 300\n");
     submit(&w, "x").expect(0);
     let owner = w.start(&["run", w.path("intents/x.json").to_str().unwrap(), "--json"]);
     wait_for("a running build", Duration::from_secs(60), || w.event_types("request.large").iter().any(|t| t == "PHASE_ENTERED"));
