@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::Child;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ofs::config::Config;
 use ofs::ledger::{Ledger, Order};
@@ -17,7 +17,7 @@ use ofs::store::{LocalStore, Unrecorded};
 use ofs::time::SystemClock;
 use serde_json::{Value, json};
 
-use crate::support::{FLIGHTS_RUN, Output, Workspace, blake3_hex, keys, large, outcome, signal, wait_for};
+use crate::support::{FLIGHTS_RUN, Output, Workspace, blake3_hex, halt, keys, large, outcome, signal, wait_for};
 
 const TRAIN: &str = "nycflights13.train.2013-01-01.2013-01-02";
 const LARGE: &str = "request.large";
@@ -85,9 +85,7 @@ fn a_live_build_of_another_process_is_called_off() {
         [(&w, "cancel", "CANCELLED", "CANCELLED_BY_OPERATOR"), (&other, "fail", "FAILED", "FAILED_BY_OPERATOR")]
     {
         let child = under_way(w);
-        let began = Instant::now();
         let output = w.ofs_with(&[("USER", "ada")], &[command, LARGE, "--reason", "wrong day", "--json"]).expect(0);
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         acted(&output, command, "RUNNING", status);
         let owner = outcome(child).refused(3, code);
         assert_eq!(owner.json()["status"], status);
@@ -201,7 +199,7 @@ fn an_owner_that_does_not_obey_is_named_and_can_be_replaced() {
     let w = large(150_000);
     w.write("ofs.toml", "[launcher]\nlease_seconds = 6\n");
     let child = under_way(&w);
-    signal(&child, "STOP");
+    halt(&w, &child);
     let output = w.ofs(&["cancel", LARGE, "--reason", "it hangs", "--json"]).expect(5);
     let told = acted(&output, "cancel", "RUNNING", "RUNNING");
     assert!(told["owner"].as_str().unwrap().contains(&format!("pid {}", child.id())), "{told}");

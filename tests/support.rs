@@ -301,6 +301,23 @@ pub(crate) fn signal(child: &Child, name: &str) {
     assert!(status.success());
 }
 
+/// Stops a process at an instant at which it is not writing to the ledger: stopped inside a write it would hold
+/// the only write lock, and nobody else could say a word.
+pub(crate) fn halt(w: &Workspace, child: &Child) {
+    let state = || fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+    wait_for("a stop between two writes", Duration::from_secs(60), || {
+        signal(child, "STOP");
+        wait_for("the stop", Duration::from_secs(60), || state().rsplit_once(')').unwrap().1.starts_with(" T"));
+        let ledger = rusqlite::Connection::open(w.path("state/ledger.db")).unwrap();
+        ledger.busy_timeout(Duration::ZERO).unwrap();
+        let free = ledger.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok();
+        if !free {
+            signal(child, "CONT");
+        }
+        free
+    });
+}
+
 pub(crate) fn outcome(child: Child) -> Output {
     Output::of(child.wait_with_output().unwrap())
 }
