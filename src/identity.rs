@@ -6,10 +6,10 @@
 //! facts, parity anchor, profile and launcher policy, label state, serving source, clock, host.
 
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::contract::intent::Intent;
-use crate::json::canonical;
+use crate::contract::manifest::DatasetId;
+use crate::digest::{digest, push_hex, recipe_digest};
 
 /// What the authority resolved to, as far as it is part of the identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,64 +18,6 @@ pub struct DefinitionDigests {
     pub group: String,
     /// Digest of the label vocabulary.
     pub vocabulary: String,
-}
-
-/// The name of a data set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DatasetId {
-    /// BLAKE3 hex over the identity.
-    pub fingerprint: String,
-    /// `dm_` and 32 hex.
-    pub manifest_id: String,
-}
-
-/// BLAKE3 hex of canonical JSON.
-pub fn digest(value: &Value) -> String {
-    blake3::hash(canonical(value).as_bytes()).to_hex().to_string()
-}
-
-/// BLAKE3 hex of canonical `{"payload":…,"recipe":…}`.
-pub fn recipe_digest(recipe: &str, payload: &Value) -> String {
-    digest(&json!({"recipe": recipe, "payload": payload}))
-}
-
-/// SHA-256 hex.
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-/// Lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len() * 2);
-    push_hex(bytes, &mut out);
-    out
-}
-
-/// Appends lower-case hex.
-pub fn push_hex(bytes: &[u8], out: &mut String) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        for nibble in [byte >> 4, byte & 15] {
-            out.push(char::from(HEX.get(usize::from(nibble)).copied().unwrap_or(b'0')));
-        }
-    }
-}
-
-/// 32 bytes from 64 hex digits.
-pub fn unhex32(text: &str) -> Option<[u8; 32]> {
-    let bytes = text.as_bytes();
-    if bytes.len() != 64 {
-        return None;
-    }
-    let mut out = [0u8; 32];
-    for (slot, pair) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-        let mut value = 0;
-        for digit in pair {
-            value = value << 4 | (*digit as char).to_digit(16)? as u8;
-        }
-        *slot = value;
-    }
-    Some(out)
 }
 
 fn first32(text: &str) -> String {
@@ -216,6 +158,8 @@ fn push_json_string(text: &str, out: &mut String) {
 mod tests {
     use super::*;
     use crate::contract::intent;
+    use crate::digest::{hex, sha256_hex};
+    use crate::json::canonical;
 
     fn sample() -> Value {
         intent::tests::sample()
@@ -271,6 +215,19 @@ mod tests {
         let mut scratch = Vec::new();
         let doc = tape.parse("{\"event_id\":\"e\",\"payload\":{\"amount\":10.0,\"name\":\"é\"}}".as_bytes()).unwrap();
         assert_eq!(sha256_hex(doc.root().canonical(&mut scratch)), "579e69fedb01e4879ec34ccea5a6cc97db6cb3541a4271f4bf6355b6ba9a0321");
+    }
+
+    #[test]
+    fn an_identity_gives_back_the_intent_that_it_was_taken_of() {
+        let mut sample = sample();
+        sample["filters"]["label_coverage_policy"] = json!({"max_conflict_ratio": crate::json::number("0.10")});
+        let intent = intent::parse(sample.to_string().as_bytes()).unwrap();
+        let definitions = DefinitionDigests { group: "g".into(), vocabulary: "v".into() };
+        let identity = identity_payload(&intent, &definitions, &[]);
+        let again = intent::of_identity(&identity).unwrap();
+        assert_eq!(identity_payload(&again, &definitions, &[]), identity);
+        assert_eq!((&again.label_types, &again.row_filters, &again.coverage), (&intent.label_types, &intent.row_filters, &intent.coverage));
+        assert_eq!(intent::of_identity(&json!({})), None);
     }
 
     #[test]

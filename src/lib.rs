@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod console;
 pub mod contract;
+pub mod digest;
 pub mod engine;
 pub mod identity;
 pub mod json;

@@ -247,7 +247,7 @@ impl Config {
             "profile": self.text("workspace", "profile"), "launcher": section("launcher"), "access": section("access"), "replay": section("replay"),
             "feature_authority": feature_authority, "ownership": ownership,
         });
-        crate::identity::recipe_digest("ofs.run_config.v1", &payload)
+        crate::digest::recipe_digest("ofs.run_config.v1", &payload)
     }
 
     /// Every setting in declared order with its value and origin.

@@ -182,7 +182,7 @@ impl Anchor {
         let groups: Vec<Value> = groups.into_iter().map(|(name, version)| json!({"name": name, "version": version})).collect();
         payload.insert("feature_groups".into(), Value::Array(groups));
         payload.insert("features".into(), features.clone());
-        crate::identity::sha256_hex(json::ascii(&Value::Object(payload)).as_bytes())
+        crate::digest::sha256_hex(json::ascii(&Value::Object(payload)).as_bytes())
     }
 
     /// The hash of the anchor's own content, where it has content (pitfall 39).
@@ -197,7 +197,7 @@ impl Anchor {
         let Some(stated) = text(basis.get("basis_digest")) else { return true };
         let part = |key: &str| basis.get(key).cloned().unwrap_or(Value::Null);
         let covered = json!({"stream": part("stream"), "offset_kind": part("offset_kind"), "offsets": part("offsets")});
-        stated.eq_ignore_ascii_case(&crate::identity::sha256_hex(json::ascii(&covered).as_bytes()))
+        stated.eq_ignore_ascii_case(&crate::digest::sha256_hex(json::ascii(&covered).as_bytes()))
     }
 }
 

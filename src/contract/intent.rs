@@ -780,19 +780,6 @@ pub(crate) mod tests {
         })
     }
 
-    #[test]
-    fn an_identity_gives_back_the_intent_that_it_was_taken_of() {
-        let mut sample = sample();
-        sample["filters"]["label_coverage_policy"] = json!({"max_conflict_ratio": crate::json::number("0.10")});
-        let intent = parse(sample.to_string().as_bytes()).unwrap();
-        let definitions = crate::identity::DefinitionDigests { group: "g".into(), vocabulary: "v".into() };
-        let identity = crate::identity::identity_payload(&intent, &definitions, &[]);
-        let again = of_identity(&identity).unwrap();
-        assert_eq!(crate::identity::identity_payload(&again, &definitions, &[]), identity);
-        assert_eq!((&again.label_types, &again.row_filters, &again.coverage), (&intent.label_types, &intent.row_filters, &intent.coverage));
-        assert_eq!(of_identity(&json!({})), None);
-    }
-
     fn refused(change: impl FnOnce(&mut Value)) -> (ReasonCode, String) {
         let mut value = sample();
         change(&mut value);

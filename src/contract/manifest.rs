@@ -4,11 +4,19 @@
 use serde_json::{Value, json};
 
 use super::intent::Intent;
-use crate::identity::DatasetId;
 use crate::json::canonical;
 
 /// The schema version of manifests.
 pub const SCHEMA_VERSION: &str = "learning.dataset_manifest.v0";
+
+/// The name of a data set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatasetId {
+    /// BLAKE3 hex over the identity.
+    pub fingerprint: String,
+    /// `dm_` and 32 hex.
+    pub manifest_id: String,
+}
 
 /// The manifest of an identity: a pure function of it, so "already there" is answered by comparing bytes.
 pub fn manifest(intent: &Intent, id: &DatasetId) -> Value {

@@ -550,7 +550,7 @@ impl Group {
 
     /// BLAKE3 of the normal form under its recipe.
     pub fn digest(&self) -> String {
-        crate::identity::recipe_digest("ofs.feature_group.v1", &self.to_json())
+        crate::digest::recipe_digest("ofs.feature_group.v1", &self.to_json())
     }
 
     /// The widest window in microseconds.
@@ -563,7 +563,7 @@ impl Profile {
     /// BLAKE3 over policy, revision, vocabulary and all groups in normal form.
     pub fn digest(&self) -> String {
         let groups: Vec<Value> = self.groups.iter().map(Group::to_json).collect();
-        crate::identity::recipe_digest(
+        crate::digest::recipe_digest(
             "ofs.feature_profile.v1",
             &json!({"policy_id": self.policy_id, "revision": self.revision, "label_types": self.vocabulary, "feature_groups": groups}),
         )
@@ -571,7 +571,7 @@ impl Profile {
 
     /// Digest of the label vocabulary, part of the identity.
     pub fn vocabulary_digest(&self) -> String {
-        crate::identity::recipe_digest("ofs.label_vocabulary.v1", &json!(self.vocabulary))
+        crate::digest::recipe_digest("ofs.label_vocabulary.v1", &json!(self.vocabulary))
     }
 
     /// The group with exactly this name and version; never a near one (O041).
@@ -607,7 +607,7 @@ fn online_digest(policy_id: &str, revision: &str, groups: &[Group]) -> String {
     let mut tape = json::Tape::new();
     let mut scratch = Vec::new();
     match tape.parse(text.as_bytes()) {
-        Ok(doc) => crate::identity::sha256_hex(doc.root().canonical(&mut scratch)),
+        Ok(doc) => crate::digest::sha256_hex(doc.root().canonical(&mut scratch)),
         Err(_) => String::new(),
     }
 }
@@ -671,7 +671,7 @@ pub(crate) mod tests {
         ]);
         let windows = json!([{"window": "24h", "duration_us": 86_400_000_000_i64, "ttl_us": 86_400_000_000_i64}]);
         let plain = json!({"name": "g", "version": "v1", "key_precedence": ["flow_id"], "windows": windows, "features": features});
-        assert_eq!(default.1, crate::identity::recipe_digest("ofs.feature_group.v1", &plain));
+        assert_eq!(default.1, crate::digest::recipe_digest("ofs.feature_group.v1", &plain));
         assert_eq!((arrival.0, arrival.1 != default.1), (Availability::Arrival, true));
         // The online plane knows no windows, so its own digest does not know this either.
         assert_eq!(arrival.2, default.2);

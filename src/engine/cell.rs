@@ -21,7 +21,7 @@ pub fn cell(array: &dyn Array, row: usize) -> Value {
         DataType::Boolean => json!(array.as_boolean().value(row)),
         DataType::Decimal128(..) => json!(array.as_primitive::<Decimal128Type>().value_as_string(row)),
         DataType::Timestamp(..) => json!(Instant(array.as_primitive::<TimestampMicrosecondType>().value(row))),
-        DataType::FixedSizeBinary(_) => json!(crate::identity::hex(array.as_fixed_size_binary().value(row))),
+        DataType::FixedSizeBinary(_) => json!(crate::digest::hex(array.as_fixed_size_binary().value(row))),
         _ => Value::Null,
     }
 }

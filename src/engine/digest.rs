@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_encoding_is_pinned() {
-        let text = crate::identity::hex(&leaves(&batch(vec![Some(-5)], vec![Some("é")])).unwrap()[0]);
+        let text = crate::digest::hex(&leaves(&batch(vec![Some(-5)], vec![Some("é")])).unwrap()[0]);
         let mut row = vec![0u8, 2, 1];
         row.extend_from_slice(&(-5i64).to_le_bytes());
         row.extend_from_slice(&[1, 1, 2, 0, 0, 0, 0xc3, 0xa9]);

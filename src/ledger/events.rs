@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::row::{signed, unsigned};
 use super::{Lease, Ledger, LedgerError, Result, RunRow, Status, decode, encode};
 use crate::contract::ReasonCode;
-use crate::identity::digest;
+use crate::digest::digest;
 use crate::json::canonical;
 use crate::time::Instant;
 

@@ -10,8 +10,8 @@ use super::row::{signed, unsigned};
 use super::schema::has_table;
 use super::{Ledger, LedgerError, Result, RunRow, decode, encode};
 use crate::contract::intent;
-use crate::identity;
 use crate::time::Instant;
+use crate::{digest, identity};
 
 /// The family of every fact.
 pub const FAMILY: &str = "LEARNING_LIFECYCLE";
@@ -136,7 +136,7 @@ impl Change<'_> {
         const INSERT: &str = "INSERT INTO outbox (id, run_key, seq, kind, body_json, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let Some(fact_type) = fact_type(&event.event_type, &self.row) else { return Ok(()) };
         let payload = json!({"run_key": event.run_key, "seq": event.seq, "event_hash": event.hash, "fact_type": fact_type});
-        let id = format!("gf_{}", identity::recipe_digest("ofs.governance_fact.v1", &payload).chars().take(32).collect::<String>());
+        let id = format!("gf_{}", digest::recipe_digest("ofs.governance_fact.v1", &payload).chars().take(32).collect::<String>());
         let body = json!({
             "schema_version": "ofs.governance_fact.v1", "fact_id": id, "fact_type": fact_type, "family": FAMILY,
             "platform_run_id": self.row.platform_run_id, "at_utc": event.at, "actor": event.actor,

@@ -15,7 +15,7 @@ use self::scan::{LaneFound, TypeFound};
 use crate::contract::intent::{self, RESOLUTION_RULE, SCHEMA_VERSION};
 use crate::contract::profile::{Group, Profile};
 use crate::contract::{ReasonCode, facts, path_safe};
-use crate::identity;
+use crate::digest;
 use crate::pipeline::gate::{Env, Phase, Refusal};
 use crate::pipeline::pin;
 use crate::store::{Ref, read};
@@ -122,7 +122,7 @@ pub fn resolve(env: &Env, selectors: &Selectors) -> Result<NewIntent, Refusal> {
         && let Some(map) = intent.as_object_mut()
     {
         // The same selection asked for again is the same request.
-        let digest: String = identity::recipe_digest("ofs.new_intent.v1", &Value::Object(map.clone())).chars().take(24).collect();
+        let digest: String = digest::recipe_digest("ofs.new_intent.v1", &Value::Object(map.clone())).chars().take(24).collect();
         map.insert("request_id".into(), json!(format!("new.{digest}")));
     }
     let parsed = intent::parse(intent.to_string().as_bytes()).map_err(|refused| match refused.problems.into_iter().next() {

@@ -229,8 +229,8 @@ fn proof_of(labelled: &Labelled, written: &parts::Written, late_use: u64) -> Res
     Ok(json!({
         "schema_version": "ofs.feature_proof.v1",
         "feature_definition_set": {"feature_set_id": pinned.group().name, "feature_set_version": pinned.group().version, "group_digest": pinned.group_digest()},
-        "definition": pinned.group().to_json(), "rows": written.rows, "rows_digest": written.rows_digest, "schema": schema_json(&schema), "schema_digest": crate::identity::hex(&digest),
-        "feature_list_digest": crate::identity::recipe_digest("ofs.feature_list.v1", &json!(feature_fields(pinned.group()).iter().map(|f| f.name().clone()).collect::<Vec<_>>())),
+        "definition": pinned.group().to_json(), "rows": written.rows, "rows_digest": written.rows_digest, "schema": schema_json(&schema), "schema_digest": crate::digest::hex(&digest),
+        "feature_list_digest": crate::digest::recipe_digest("ofs.feature_list.v1", &json!(feature_fields(pinned.group()).iter().map(|f| f.name().clone()).collect::<Vec<_>>())),
         "row_order": ["ts_utc", "topic", "partition", "offset", "event_id"], "min_ts_utc": Instant(min), "max_ts_utc": Instant(max), "shards": pinned.shards(),
         "delivered_events": delivered, "redelivered_events": labelled.redelivered(), "dropped": drops,
         "anchor_mode": "per_event", "sampling": null, "feature_availability": pinned.group().availability.as_str(), "rows_using_later_arrivals": late_use,
@@ -245,8 +245,8 @@ impl Drafted {
             "schema_version": "learning.ofs_dataset_draft.v1", "run_key": pinned.admitted().run_key(), "request_id": pinned.intent().request_id,
             "platform_run_id": pinned.intent().platform_run_id, "dataset_manifest_id": pinned.id().manifest_id,
             "rows": self.rows(), "rows_digest": self.rows_digest(), "files": self.files.iter().map(PartFile::to_json).collect::<Vec<_>>(),
-            "proof_digest": crate::identity::digest(&self.feature_proof), "proof": self.feature_proof,
-            "rests_on": {"replay": crate::identity::digest(&self.replay_proof), "labels": crate::identity::digest(&self.label_proof)},
+            "proof_digest": crate::digest::digest(&self.feature_proof), "proof": self.feature_proof,
+            "rests_on": {"replay": crate::digest::digest(&self.replay_proof), "labels": crate::digest::digest(&self.label_proof)},
         })
     }
 

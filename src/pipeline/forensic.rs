@@ -71,7 +71,7 @@ fn internal() -> EngineError {
 /// # Errors
 /// A refusal of gate 6: values that fit no type, contradicting deliveries, the environment.
 pub fn prove(replayed: &Replayed, env: &Env) -> Result<Forensic, Refusal> {
-    let replay = json!({"status": "COMPLETE", "proof_digest": crate::identity::digest(replayed.proof())});
+    let replay = json!({"status": "COMPLETE", "proof_digest": crate::digest::digest(replayed.proof())});
     rebuild(replayed, env, &replay, Vec::new())
 }
 

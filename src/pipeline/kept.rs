@@ -149,7 +149,7 @@ impl<'k> Keep<'k> {
 fn basis(pinned: &Pinned, env: &Env, gate: Phase, proof: &Value) -> Value {
     json!({
         "run_key": pinned.admitted().run_key(), "fingerprint": pinned.id().fingerprint, "shards": pinned.shards(), "gate": gate.as_str(),
-        "proof_digest": crate::identity::digest(proof), "release": pin::RELEASE,
+        "proof_digest": crate::digest::digest(proof), "release": pin::RELEASE,
         "payload_hashes_verified": env.config.flag("replay", "verify_payload_hashes"),
     })
 }

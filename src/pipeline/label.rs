@@ -249,7 +249,7 @@ impl Labelled {
         let receipt = json!({
             "schema_version": "learning.ofs_label_resolution_receipt.v1", "run_key": pinned.admitted().run_key(), "request_id": pinned.intent().request_id,
             "platform_run_id": pinned.intent().platform_run_id, "status": if gate.ready { "READY_FOR_TRAINING" } else { "NOT_READY_FOR_TRAINING" },
-            "proof_digest": crate::identity::digest(&self.proof), "proof": self.proof, "observation": self.observation,
+            "proof_digest": crate::digest::digest(&self.proof), "proof": self.proof, "observation": self.observation,
         });
         let at = pinned.receipt_ref("label_resolution");
         keep_receipt(

@@ -145,7 +145,7 @@ pub fn prove(replayed: &Replayed, env: &Env) -> Result<Compared, Refusal> {
     };
     let proof = replayed.proof();
     let replay = json!({
-        "status": "COMPLETE", "proof_digest": crate::identity::digest(proof), "events": proof.get("events"),
+        "status": "COMPLETE", "proof_digest": crate::digest::digest(proof), "events": proof.get("events"),
         "delivered_sequence_digest": proof.get("delivered_sequence_digest"),
     });
     Ok(made(pinned.clone(), verdict, &replay))

@@ -10,10 +10,12 @@ use super::gate::{Env, Phase, Refusal, keep_receipt};
 use crate::contract::anchor::{self, Anchor};
 use crate::contract::facts::{self, RunFacts};
 use crate::contract::intent::{Intent, IntentKind};
+use crate::contract::manifest::DatasetId;
 use crate::contract::profile::{self, Group};
 use crate::contract::{ReasonCode, manifest, ownership};
+use crate::digest;
 use crate::engine::shard;
-use crate::identity::{self, DatasetId, DefinitionDigests};
+use crate::identity::{self, DefinitionDigests};
 use crate::store::{ErrorKind, Ref, RefType, read};
 
 const PHASE: Phase = Phase::Pins;
@@ -227,7 +229,7 @@ fn check_digest(locator: &facts::Locator, intent: &Intent, env: &Env) -> Result<
     let Some(at) = found else { return Ok(()) };
     let found = match algorithm.as_str() {
         "blake3" => crate::store::digest(env.store.as_ref(), &at).map_err(|e| Refusal::of_store(PHASE, &e))?.0,
-        "sha256" => identity::sha256_hex(&read(env.store.as_ref(), &at, 1 << 30).map_err(|e| Refusal::of_store(PHASE, &e))?),
+        "sha256" => digest::sha256_hex(&read(env.store.as_ref(), &at, 1 << 30).map_err(|e| Refusal::of_store(PHASE, &e))?),
         _ => return Ok(()),
     };
     if found == *wanted {

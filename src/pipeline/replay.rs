@@ -497,14 +497,14 @@ fn proof_of(pinned: &Pinned, proofs: &[LaneProof]) -> Value {
             let slices: Vec<Value> = ranges
                 .iter()
                 .map(|range| {
-                    let id = crate::identity::recipe_digest("ofs.slice.v1", &json!([pinned.id().fingerprint, lane.topic, lane.partition, lane.kind, range.start, range.end]));
+                    let id = crate::digest::recipe_digest("ofs.slice.v1", &json!([pinned.id().fingerprint, lane.topic, lane.partition, lane.kind, range.start, range.end]));
                     json!({"slice_id": id.chars().take(32).collect::<String>(), "start_offset": range.start, "end_offset": range.end})
                 })
                 .collect();
             json!({"topic": lane.topic, "partition": lane.partition, "offset_kind": lane.kind, "slices": slices, "events": proof.delivered, "sequence_digest": proof.digest})
         })
         .collect();
-    let sequence = crate::identity::recipe_digest("ofs.delivered_sequence.v1", &Value::Array(lanes.clone()));
+    let sequence = crate::digest::recipe_digest("ofs.delivered_sequence.v1", &Value::Array(lanes.clone()));
     json!({
         "schema_version": "ofs.replay_proof.v1", "status": "COMPLETE", "basis_hash": crate::identity::basis_hash(intent), "offset_interval": "closed",
         "lanes": lanes, "events": proofs.iter().map(|p| p.delivered).sum::<u64>(), "delivered_sequence_digest": sequence,
@@ -551,7 +551,7 @@ impl Replayed {
     fn write_receipts(&self, env: &Env, status: &str) -> Result<(), Refusal> {
         let receipt = json!({
             "schema_version": "learning.ofs_replay_completeness_receipt.v1", "run_key": self.pinned.admitted().run_key(), "request_id": self.pinned.intent().request_id,
-            "platform_run_id": self.pinned.intent().platform_run_id, "status": status, "proof_digest": crate::identity::digest(&self.proof),
+            "platform_run_id": self.pinned.intent().platform_run_id, "status": status, "proof_digest": crate::digest::digest(&self.proof),
             "proof": self.proof, "observation": self.observation,
         });
         let at = self.pinned.receipt_ref("replay_completeness");

@@ -14,8 +14,8 @@ pub use view::{Contributor, Explanation, FeatureLine, LabelLine, Outcome, RowLin
 use super::dataset::{Opened, batch, open_part};
 use crate::contract::intent::Lane;
 use crate::contract::{Offset, OffsetKind};
+use crate::digest;
 use crate::engine::cell::cell;
-use crate::identity;
 use crate::ledger::Ledger;
 use crate::pipeline::gate::{Env, Phase, Refusal};
 use crate::pipeline::label::story::{self, Considered, Decided, Question};
@@ -118,7 +118,7 @@ fn served(published: &Published, found: &[Served], explanation: &mut Explanation
         explanation.differences.push(format!("{} offset {} does not deliver this event any more", line.place.lane, line.place.offset));
     }
     for served in here {
-        let hash = identity::hex(&served.payload_hash);
+        let hash = digest::hex(&served.payload_hash);
         if hash != line.payload_hash {
             explanation.differences.push(format!("{} now serves other content under this offset: {hash}", served.source));
         }

@@ -11,9 +11,9 @@ use super::dataset::{Opened, Part};
 use super::diff::{self, Cause, Diff, DiffSide};
 use super::verify::{Kind, Problem, Report};
 use crate::contract::ReasonCode;
+use crate::digest;
 use crate::engine::dataset_file::WRITER_REVISION;
 use crate::engine::scratch::PREFIX;
-use crate::identity;
 use crate::ledger::{Ledger, RunRow, Status};
 use crate::pipeline::feature::Drafted;
 use crate::pipeline::gate::{Env, Phase, Refusal};
@@ -154,7 +154,7 @@ fn proof(folder: &Ref, name: &str, rebuilt: &Value, kind: Kind, published: &Valu
     let same = text(published) == digest;
     if !same {
         let at = folder.join("evidence").join(&format!("{name}.json"));
-        let found = format!("{digest} (proof {})", identity::digest(rebuilt));
+        let found = format!("{digest} (proof {})", digest::digest(rebuilt));
         problem(report, &at, kind, text(published), found);
     }
     same

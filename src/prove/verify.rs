@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::supersession::Correction;
 use super::{MANIFEST_FOLDERS, not_found};
+use crate::contract::manifest::DatasetId;
 use crate::contract::path_safe;
 use crate::identity;
 use crate::ledger::Ledger;
@@ -377,7 +378,7 @@ fn check_folder(env: &Env, place: &Place, index: &Stored, findings: &mut Finding
 }
 
 /// The identity payload of an index and the name that follows from it.
-fn named_by(index: &Stored) -> (Value, identity::DatasetId) {
+fn named_by(index: &Stored) -> (Value, DatasetId) {
     let payload = index.get("/identity").cloned().unwrap_or(Value::Null);
     let id = identity::dataset_id(&payload);
     (payload, id)

@@ -23,7 +23,7 @@ use super::labels::{self, LabelError, LabelQuery, LabelTimeline, Part};
 use super::{Archive, Bounds, Chunk, Decoder, Delivery, EventLog, FileBus, ReadScope, Source};
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::contract::{Offset, OffsetKind, ReasonCode};
-use crate::identity::{hex, sha256_hex};
+use crate::digest::{hex, sha256_hex};
 use crate::json::MAX_TEXT;
 use crate::store::LocalStore;
 use crate::time::Instant;

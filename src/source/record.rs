@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Delivery, Fault, ReadScope};
 use crate::contract::{Offset, OffsetKind, ReasonCode};
-use crate::identity::unhex32;
+use crate::digest::unhex32;
 use crate::json::{Doc, Item, Kind, Tape};
 use crate::time::Instant;
 
@@ -233,7 +233,7 @@ fn verified(envelope: Item<'_>, declared: Option<&str>, verify: bool, scratch: &
     match expected {
         Some(expected) if verify && expected != computed => bad(
             ReasonCode::PayloadHashMismatch,
-            format!("declared {}, but the envelope has {}", crate::identity::hex(&expected), crate::identity::hex(&computed)),
+            format!("declared {}, but the envelope has {}", crate::digest::hex(&expected), crate::digest::hex(&computed)),
         ),
         _ => Ok(sha),
     }

@@ -64,7 +64,7 @@ pub fn receipt(source: &Source, row: &RunRow, events: &[EventRow], phase: Phase)
         return Err(untrusted("is of another run".into()));
     }
     if let (Some(stated), Some(proof)) = (value.get("proof_digest").and_then(Value::as_str), value.get("proof"))
-        && crate::identity::digest(proof) != stated
+        && crate::digest::digest(proof) != stated
     {
         return Err(untrusted("holds a proof that has not the digest it states".into()));
     }

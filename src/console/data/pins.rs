@@ -147,7 +147,7 @@ fn against_intent(intent: &Value, plan: &Value) -> Vec<PinRow> {
         .iter()
         .map(|(name, asked, got)| row("intent", name, text(intent, asked), planned(got), "the plan is not of this intent"))
         .collect();
-    let basis = |value: &Value| value.get("replay_basis").map(|basis| crate::identity::digest(basis).chars().take(16).collect::<String>());
+    let basis = |value: &Value| value.get("replay_basis").map(|basis| crate::digest::digest(basis).chars().take(16).collect::<String>());
     let (asked, got) = (basis(intent), basis(plan));
     rows.push(row(
         "intent",

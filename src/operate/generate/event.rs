@@ -87,7 +87,7 @@ impl Event {
         let _ = writeln!(
             out,
             "\",\"event_type\":\"transaction\",\"manifest_fingerprint\":\"{FINGERPRINT}\",\"origin_offset\":{{\"offset\":\"{offset}\",\"offset_kind\":\"{KIND}\",\"partition\":{partition},\"topic\":\"{TOPIC}\"}},\"parameter_hash\":\"{PARAMETERS}\",\"payload_hash\":\"{}\",\"platform_run_id\":\"{RUN}\",\"scenario_id\":\"{SCENARIO}\",\"scenario_run_id\":\"{SCENARIO_RUN}\",\"seed\":\"{seed}\",\"ts_utc\":\"{}\"}}",
-            crate::identity::hex(&self.hash),
+            crate::digest::hex(&self.hash),
             Instant(self.ts)
         );
     }

@@ -107,7 +107,7 @@ fn restate(record: &mut Value) -> Result<(), Broken> {
     }
     let (mut tape, mut scratch, text) = (Tape::new(), Vec::new(), canonical(&envelope));
     let doc = tape.parse(text.as_bytes()).map_err(|e| Broken(e.to_string()))?;
-    let hash = crate::identity::sha256_hex(doc.root().canonical(&mut scratch));
+    let hash = crate::digest::sha256_hex(doc.root().canonical(&mut scratch));
     apply(record, "/payload_hash", Some(json!(hash)))
 }
 

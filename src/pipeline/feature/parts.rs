@@ -10,11 +10,11 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::{PHASE, PartFile, TS_COLUMN, dataset_schema, output};
 use crate::contract::intent::Lane;
+use crate::digest::push_hex;
 use crate::engine::EngineError;
 use crate::engine::dataset_file::{PART_ROWS, PartWriter};
 use crate::engine::digest::{Hash, Tree, leaves, schema_digest};
 use crate::engine::merge::{BATCH_ROWS, Merged};
-use crate::identity::push_hex;
 use crate::pipeline::gate::{Env, Refusal};
 use crate::pipeline::label::{Labelled, STATUS};
 use crate::store::Ref;
@@ -87,7 +87,7 @@ pub(super) fn write(labelled: &Labelled, env: &Env, merged: Merged) -> Result<Wr
         return Err(refusal);
     }
     let digest = schema_digest(&schema).map_err(engine)?;
-    Ok(Written { rows: collected.tree.count(), rows_digest: crate::identity::hex(&collected.tree.root(&digest)), files: collected.files })
+    Ok(Written { rows: collected.tree.count(), rows_digest: crate::digest::hex(&collected.tree.root(&digest)), files: collected.files })
 }
 
 /// Results in part order, however they finish.

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::contract::{Offset, OffsetKind, ReasonCode};
+use crate::digest::hex;
 use crate::engine::EngineError;
 use crate::engine::interval::{RangeSet, total};
 use crate::engine::sorter::Merge;
-use crate::identity::hex;
 use crate::source::Source;
 
 /// Bytes of a proof record: offset, source, kind, hash.

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::contract::profile::Agg;
-use crate::identity;
+use crate::digest;
 use crate::ledger::Status;
 use crate::pipeline::label::story::{Considered, Decided};
 use crate::pipeline::lineage::{Past, Place, Served, Unusable};
@@ -70,7 +70,7 @@ impl ServedLine {
         ServedLine {
             source: served.source,
             place: served.place.clone(),
-            payload_hash: identity::hex(&served.payload_hash),
+            payload_hash: digest::hex(&served.payload_hash),
             dropped: served.dropped.clone(),
         }
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::evidence::Proofs;
 use super::{Findings, Kind, Place, Stored, supersession};
-use crate::identity;
+use crate::digest;
 use crate::ledger::{EventRow, Ledger, RUN_DONE, RUN_DONE_LATE, RunRow};
 use crate::pipeline::gate::Env;
 use crate::store::Ref;
@@ -142,7 +142,7 @@ fn recorded(env: &Env, run: &RunRow, at: &str, blake3: Option<&Value>, proofs: &
     findings.same(&receipt.at, Kind::Receipt, "BLAKE3", blake3, Some(&json!(receipt.blake3)));
     let folders = [("replay_completeness", &proofs.replay), ("label_resolution", &proofs.labels), ("dataset_draft", &proofs.features)];
     if let Some((_, Some(proof))) = folders.iter().find(|(folder, _)| receipt.at.as_str().contains(&format!("/{folder}/"))) {
-        let digest = json!(identity::digest(&proof.value));
+        let digest = json!(digest::digest(&proof.value));
         findings.same(&proof.at, Kind::Receipt, "digest of the proof", receipt.get("/proof_digest"), Some(&digest));
     }
     // A receipt without the digest is of a release that did not take it, which the chain vouches for.

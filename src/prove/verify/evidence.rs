@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::rows::Outcome;
 use super::{Findings, Kind, Place, Stored, brief, named_by};
-use crate::identity;
+use crate::digest;
 use crate::pipeline::gate::Env;
 
 /// The proofs that a data set rests on.
@@ -71,7 +71,7 @@ fn check_features(index: &Stored, identity: &Value, features: &Stored, findings:
     let set = identity.get("feature_definition_set");
     findings.same(&features.at, kind, "feature_definition_set", set, features.get("/feature_definition_set"));
     let definition = features.get("/definition").unwrap_or(&Value::Null);
-    let digest = json!(identity::recipe_digest("ofs.feature_group.v1", definition));
+    let digest = json!(digest::recipe_digest("ofs.feature_group.v1", definition));
     findings.same(&features.at, kind, "digest of the definition", set.and_then(|s| s.get("group_digest")), Some(&digest));
     // A definition that does not say otherwise counts events by their time alone.
     let availability = definition.get("availability").cloned().unwrap_or_else(|| json!("event_time"));
@@ -109,7 +109,7 @@ fn check_replay(index: &Stored, identity: &Value, fingerprint: &str, replay: &St
             let at = |key: &str| slice.get(key).cloned().unwrap_or(Value::Null);
             let (start, end) = (at("start_offset"), at("end_offset"));
             let place = json!([fingerprint, of("topic"), of("partition"), of("offset_kind"), start, end]);
-            let digest = identity::recipe_digest("ofs.slice.v1", &place);
+            let digest = digest::recipe_digest("ofs.slice.v1", &place);
             wanted_ids.push(json!(digest.chars().take(32).collect::<String>()));
             ids.push(at("slice_id"));
             slices.push(json!({"topic": of("topic"), "partition": of("partition"), "offset_kind": of("offset_kind"), "start_offset": start, "end_offset": end}));
@@ -117,7 +117,7 @@ fn check_replay(index: &Stored, identity: &Value, fingerprint: &str, replay: &St
     }
     findings.same(&replay.at, kind, "slices", identity.get("replay_basis"), Some(&Value::Array(slices)));
     findings.same(&replay.at, kind, "slice ids", Some(&Value::Array(wanted_ids)), Some(&Value::Array(ids)));
-    let sequence = json!(identity::recipe_digest("ofs.delivered_sequence.v1", &lanes));
+    let sequence = json!(digest::recipe_digest("ofs.delivered_sequence.v1", &lanes));
     findings.same(&replay.at, kind, "delivered_sequence_digest", Some(&sequence), replay.get("/delivered_sequence_digest"));
     findings.same(&replay.at, kind, "events", Some(&json!(events)), replay.get("/events"));
     findings.same(&replay.at, kind, "delivered events", index.get("/delivered_events"), replay.get("/events"));
@@ -131,7 +131,7 @@ pub(super) fn check_rows(index: &Stored, proofs: &Proofs, outcome: &Outcome, fin
     findings.same(&index.at, Kind::RowsDigest, "rows_digest", index.get("/rows_digest"), Some(&json!(read.rows_digest)));
     if let Some(features) = &proofs.features {
         findings.same(&features.at, Kind::Schema, "schema_digest", features.get("/schema_digest"), Some(&json!(read.schema_digest)));
-        let list = json!(identity::recipe_digest("ofs.feature_list.v1", &json!(read.features)));
+        let list = json!(digest::recipe_digest("ofs.feature_list.v1", &json!(read.features)));
         findings.same(&features.at, Kind::Schema, "feature_list_digest", features.get("/feature_list_digest"), Some(&list));
         for (field, stamp) in [("/min_ts_utc", read.range.0), ("/max_ts_utc", read.range.1)] {
             findings.same(&features.at, Kind::Rows, field, features.get(field), Some(&json!(stamp)));

@@ -6,8 +6,8 @@ use super::{Findings, Kind, Place, Stored, brief, named_by, texts};
 use crate::contract::manifest::SCHEMA_VERSION;
 use crate::contract::{Offset, OffsetKind};
 use crate::engine::dataset_file::WRITER_REVISION;
-use crate::identity;
 use crate::time::Instant;
+use crate::{digest, identity};
 
 /// Fields of the manifest; those of its objects follow in [`OBJECTS`].
 const FIELDS: [&str; 9] = [
@@ -145,7 +145,7 @@ pub(super) fn check_identity(place: &Place, manifest: &Stored, index: &Stored, f
     let superseded = texts(index.get("/supersedes"));
     let derived = json!({
         "schema_version": "ofs.dataset_index.v1", "manifest_id": id.manifest_id, "fingerprint": id.fingerprint, "training": training,
-        "plan_id": identity::plan_id(&payload), "basis_hash": identity::recipe_digest("ofs.replay_basis.v1", &part("replay_basis")),
+        "plan_id": identity::plan_id(&payload), "basis_hash": digest::recipe_digest("ofs.replay_basis.v1", &part("replay_basis")),
         "sampling": null, "anchor_mode": "per_event", "label_posture": "KNEW_THEN", "supersedes": superseded,
     });
     for (field, value) in derived.as_object().into_iter().flatten() {

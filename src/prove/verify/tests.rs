@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::Config;
 use crate::contract::embedded;
+use crate::digest;
 use crate::engine::dataset_file::{PartWriter, read_part};
 use crate::engine::digest::{Tree, leaves, schema_digest};
 use crate::ledger::Owner;
@@ -266,7 +267,7 @@ fn forge(set: &Set<'_>) {
     }
     let (bytes, stats) = writer.finish().unwrap();
     fs::write(&part, &bytes).unwrap();
-    let digest = json!(identity::hex(&tree.root(&schema_digest(&schema).unwrap())));
+    let digest = json!(digest::hex(&tree.root(&schema_digest(&schema).unwrap())));
     let (mut index, mut features) = (document_of(&set.file("index.json")), document_of(&set.file("evidence/features.json")));
     (index["rows_digest"], features["rows_digest"]) = (digest.clone(), digest);
     (index["files"][0]["blake3"], index["files"][0]["bytes"]) = (json!(stats.blake3), json!(stats.bytes));
