@@ -7,20 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{FLIGHTS_RUN, Output, Random, Workspace, outcome, signal, wait_for};
+use crate::support::{FLIGHTS_RUN, Output, Random, Workspace, outcome, signal, small, wait_for};
 
 const TRAIN: &str = "nycflights13.train.2013-01-01.2013-01-02";
-
-/// The fixture cut to one small lane, so that a build takes a few milliseconds of work.
-fn small() -> Workspace {
-    let workspace = Workspace::flights().unguarded();
-    workspace.intent("train", "train", |intent| {
-        let basis = intent["replay_basis"].as_array_mut().unwrap();
-        basis.truncate(1);
-        basis[0]["end_offset"] = "19".into();
-    });
-    workspace
-}
 
 /// What an undisturbed build of [`small`] publishes.
 fn wanted() -> BTreeMap<String, Vec<u8>> {

@@ -5,20 +5,12 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{FLIGHTS_RUN, Output, Workspace, archive_folder, archive_record, assertion, facts, instant, intent, lines, outcome};
+use crate::support::{
+    FLIGHTS_RUN, Output, Workspace, archive_folder, archive_record, assertion, facts, instant, intent, lines, outcome, small,
+};
 
 const TRAIN: &str = "nycflights13.train.2013-01-01.2013-01-02";
 const GATES: [&str; 3] = ["replay", "labels", "features"];
-
-fn small() -> Workspace {
-    let workspace = Workspace::flights().unguarded();
-    workspace.intent("train", "train", |intent| {
-        let basis = intent["replay_basis"].as_array_mut().unwrap();
-        basis.truncate(1);
-        basis[0]["end_offset"] = "19".into();
-    });
-    workspace
-}
 
 /// The gates that events of a type tell of.
 fn gates(w: &Workspace, run: &str, event_type: &str) -> Vec<String> {

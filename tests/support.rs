@@ -272,6 +272,17 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// The fixture cut to one small lane, so that a build takes a few milliseconds of work.
+pub(crate) fn small() -> Workspace {
+    let workspace = Workspace::flights().unguarded();
+    workspace.intent("train", "train", |intent| {
+        let basis = intent["replay_basis"].as_array_mut().unwrap();
+        basis.truncate(1);
+        basis[0]["end_offset"] = "19".into();
+    });
+    workspace
+}
+
 /// Copies a folder.
 pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
