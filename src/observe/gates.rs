@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::contract::ReasonCode;
 use crate::ledger::{EventRow, RunRow, Status};
 use crate::pipeline::Phase;
 
@@ -55,13 +56,15 @@ impl Gate {
     }
 }
 
-/// The gates of a run's latest full attempt, with what publish-only attempts after it came to.
+/// The gates of a run's latest full attempt, with what publish-only attempts after it came to; of a run that is done,
+/// the last word on each gate in any attempt.
 pub fn gates(events: &[EventRow], row: &RunRow) -> Vec<Gate> {
     let full = |e: &EventRow| {
         matches!(e.event_type.as_str(), "RUN_STARTED" | "LEASE_TAKEN_OVER")
             && e.detail.get("mode").and_then(Value::as_str) != Some("PUBLISH_ONLY")
     };
-    let begin = events.iter().rposition(full).unwrap_or(0);
+    // What is done may rest on gates that an owner passed who was killed after the commit.
+    let begin = if row.status == Status::Done { 0 } else { events.iter().rposition(full).unwrap_or(0) };
     let latest = events.get(begin..).unwrap_or_default();
     // A report needs no labels, and there is nothing of it to commit.
     let data_set = row.intent_kind.as_deref().is_none_or(|kind| kind == "dataset_build");
@@ -74,7 +77,10 @@ fn gate(phase: Phase, events: &[EventRow], row: &RunRow) -> Gate {
     let passed = events.iter().rev().filter(|e| matches!(e.event_type.as_str(), "GATE_PASSED" | "GATE_REPROVED")).find(of_phase);
     let entered = events.iter().filter(|e| e.event_type == "PHASE_ENTERED").any(|e| of_phase(&e));
     let refused = row.reason.as_ref().and_then(|r| r.get("phase")).and_then(Value::as_str) == Some(phase.as_str());
+    // Called off or given up between two gates: the one before was passed all the same.
+    let by_operator = row.code().is_some_and(|code| matches!(code, ReasonCode::CancelledByOperator | ReasonCode::FailedByOperator));
     let standing = match passed {
+        Some(_) if by_operator => Standing::Passed,
         _ if refused && matches!(row.status, Status::Failed | Status::PublishPending | Status::Cancelled) => Standing::Refused,
         Some(_) => Standing::Passed,
         None if entered && row.status == Status::Running => Standing::Running,

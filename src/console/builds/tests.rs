@@ -214,6 +214,10 @@ fn cancelling_reaches_a_build_at_once_and_is_audited() {
     assert_eq!(bench.ended(&first).code(), Some(ReasonCode::CancelledByOperator));
     assert_eq!((bench.status(&first).0, bench.status(&second).0), (Status::Cancelled, Status::Cancelled));
     assert!(bench.events(&first).contains(&"OPERATOR_CANCEL_REQUESTED".to_owned()));
+    // It waited behind a gate that it had passed.
+    let (row, events) = (bench.ledger.run(&first).unwrap().unwrap(), bench.ledger.events(&first, 0).unwrap());
+    let standings: Vec<&str> = crate::observe::gates::gates(&events, &row).iter().map(|g| g.standing.as_str()).collect();
+    assert_eq!(standings, ["PASSED", "NOT_REACHED", "NOT_REACHED", "NOT_REACHED", "NOT_REACHED"]);
     assert!(bench.builds.cancel(&first, "again").is_err());
 }
 

@@ -191,7 +191,7 @@ fn against_authority(source: &Source, intent: &Value, plan: &Value) -> Vec<PinRo
             "run config",
             text(plan, "/running/run_config_digest"),
             Ok(&config),
-            "profile, launcher, access or replay settings differ",
+            "profile, launcher, access or replay settings differ, or an authority file",
         ),
     ]
 }

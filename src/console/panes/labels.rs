@@ -133,6 +133,13 @@ impl LabelsPane {
             rest.text(1, 0, rest.width().saturating_sub(1), text, Role::Dim);
             return;
         }
+        let cut = data.listed.len() < all && rest.height() > 3;
+        if cut {
+            let (kept, all) = (thousands(data.listed.len() as u64), thousands(all as u64));
+            let text = format!("{kept} of {all} listed: those nearest to the cut-off and those farthest from it");
+            rest.text(1, 0, rest.width().saturating_sub(1), &text, Role::Dim);
+        }
+        let mut rest = rest.below(cut.into());
         list(&mut rest, LISTED, &self.rows, shown.len(), frame.focused, |row| {
             let found = shown.get(row).and_then(|at| data.listed.get(*at));
             found.map(|found| cells(found, frame.look.glyphs)).unwrap_or_default()

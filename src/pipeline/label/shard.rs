@@ -154,9 +154,12 @@ impl ShardOutcome {
         self.selection.update(other.selection.finalize().as_bytes());
     }
 
+    /// Keeps those nearest to the cut-off and those farthest from it, so that the worst one is told.
     fn trim_late(&mut self) {
         self.late.sort();
-        self.late.truncate(KEPT);
+        if self.late.len() > KEPT {
+            self.late.drain(KEPT / 2..self.late.len() - (KEPT - KEPT / 2));
+        }
     }
 
     /// Digest over every selection, shard by shard, in event order.
@@ -589,5 +592,24 @@ fn record(decision: &Decision<'_>, label_type: usize, outcome: &mut ShardOutcome
     for part in [decision.value, decision.assertion] {
         outcome.selection.update(&text(part));
         outcome.selection.update(part.unwrap_or_default().as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_late_assertions_the_nearest_and_the_farthest_are_told() {
+        let late = |delta_us: i64| Late { delta_us, assertion: String::new(), event_id: String::new(), label_type: 0, observed: delta_us };
+        let mut whole = ShardOutcome::new(1);
+        for shard in 0..3 {
+            let mut part = ShardOutcome::new(1);
+            part.late.extend((0..KEPT as i64).map(|n| late(1 + shard + n * 3)));
+            whole.absorb(part);
+        }
+        let told: Vec<i64> = whole.late.iter().map(|l| l.delta_us).collect();
+        let (half, last) = (KEPT as i64 / 2, 3 * KEPT as i64);
+        assert_eq!(told, (1..=half).chain(last - half + 1..=last).collect::<Vec<_>>());
     }
 }
