@@ -224,6 +224,10 @@ pub struct Gate {
     pub find: Prompt,
     /// Whether that is being typed.
     pub typing: bool,
-    /// The first row in sight of what was looked at.
-    pub top: usize,
+    /// The selected row of what was looked at.
+    pub row: usize,
+    /// The first column in sight.
+    pub left: usize,
+    /// The selected row is shown whole, from this line on.
+    pub open: Option<usize>,
 }

@@ -5,7 +5,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::list::{Frame, wrap};
-use super::parts::{Canvas, Copyable, Cursor, Heading, Piece, ago, piece};
+use super::parts::{Canvas, Copyable, Cursor, Heading, Piece, ago, columns, piece};
 use crate::console::action::Action;
 use crate::console::data::triage::{Legal, Triage};
 use crate::console::look::{Glyphs, Role};
@@ -18,6 +18,9 @@ use crate::time::Instant;
 pub struct TriagePane {
     cursor: Cursor,
 }
+
+/// Lines of a text that is told whole.
+const WHOLE: usize = 40;
 
 /// A line of the pane, and the action that stands on it.
 struct Line<'t> {
@@ -60,7 +63,9 @@ impl TriagePane {
     pub fn draw(&self, buf: &mut Buffer, area: Rect, data: &Triage, now: Instant, frame: &Frame<'_>) {
         let heading = Heading { title: "Triage", subject: frame.subject.into(), age: frame.age, ..Heading::default() };
         let mut canvas = Canvas::framed(buf, area, &heading, frame.look, frame.focused);
-        let lines = lines(data, Some(now.0), canvas.width().saturating_sub(2), canvas.height(), canvas.glyphs());
+        let (width, height) = (canvas.width().saturating_sub(2), canvas.height());
+        let whole = lines(data, Some(now.0), width, None, canvas.glyphs());
+        let lines = if whole.len() <= height.into() { whole } else { lines(data, Some(now.0), width, Some(height), canvas.glyphs()) };
         for (y, line) in (0u16..canvas.height()).zip(&lines) {
             canvas.line(1, y, &line.pieces);
             if line.action.is_some() && line.action == self.cursor.selected(data.actions.len()) {
@@ -92,8 +97,10 @@ pub fn standing(standing: Standing, glyphs: &Glyphs) -> (&'static str, Role) {
     }
 }
 
-/// All lines in the order of what matters. Evidence gives way first, so that remedy and actions stay.
-fn lines<'t>(data: &'t Triage, now: Option<i64>, width: u16, height: u16, glyphs: &Glyphs) -> Vec<Line<'t>> {
+/// All lines in the order of what matters: whole, or so short that they fit a height. Evidence gives way first, so
+/// that remedy and actions stay.
+fn lines<'t>(data: &'t Triage, now: Option<i64>, width: u16, height: Option<u16>, glyphs: &Glyphs) -> Vec<Line<'t>> {
+    let most = |short: usize| if height.is_some() { short } else { WHOLE };
     let (glyph, role) = match (data.stuck, data.paused_since) {
         (Some(_), _) => (glyphs.stuck, Role::Warn),
         (None, Some(_)) => (glyphs.paused, Role::Warn),
@@ -110,37 +117,32 @@ fn lines<'t>(data: &'t Triage, now: Option<i64>, width: u16, height: u16, glyphs
     let mut bottom = Vec::new();
     let mut evidence = Vec::new();
     if let Some(reason) = &data.reason {
-        top.extend(folded("found", &reason.message, Role::Text, 3));
+        top.extend(folded("found", &reason.message, Role::Text, most(3)));
         for line in &reason.evidence {
-            evidence.extend(folded("evidence", line, Role::Value, 2));
+            evidence.extend(folded("evidence", line, Role::Value, most(2)));
         }
-        bottom.extend(folded("clears", &reason.remedy, Role::Good, 3));
+        bottom.extend(folded("clears", &reason.remedy, Role::Good, most(3)));
         let retry = match reason.retry {
             Some(true) => "a new attempt of this request can help, once what is missing is there",
             Some(false) => "the same request cannot succeed: it needs a new one, or a person",
             None => "UNKNOWN: this program does not know the code",
         };
-        bottom.extend(folded("retry", retry, if reason.retry.is_none() { Role::Unknown } else { Role::Dim }, 1));
+        bottom.extend(folded("retry", retry, if reason.retry.is_none() { Role::Unknown } else { Role::Dim }, most(1)));
     }
     if let Some(asked) = &data.asked {
-        bottom.extend(folded("asked", asked, Role::Warn, 1));
+        bottom.extend(folded("asked", asked, Role::Warn, most(1)));
     }
     let age = now.map_or_else(|| "UNKNOWN".to_owned(), |now| ago(now.saturating_sub(data.updated.0)));
     let mut about = format!("{}  attempts {}  last event {age} ago", data.request_id, data.attempts);
     if let Some(owner) = &data.owner {
         about.push_str(&format!("  owner {owner}"));
     }
-    bottom.extend(folded("request", &about, Role::Dim, 1));
+    bottom.extend(folded("request", &about, Role::Dim, most(1)));
     if let Some(manifest) = &data.manifest {
-        bottom.extend(folded("manifest", manifest, Role::Value, 1));
+        bottom.extend(folded("manifest", manifest, Role::Value, most(1)));
     }
-    data.unknown.iter().for_each(|why| bottom.extend(folded("UNKNOWN", why, Role::Unknown, 1)));
-    let mut gates = vec![label("gates")];
-    for gate in &data.gates {
-        let (glyph, role) = standing(gate.standing, glyphs);
-        gates.push(piece(format!("{glyph} {} {}  ", gate.phase.as_str(), short(gate.standing)), role));
-    }
-    bottom.push(plain(gates));
+    data.unknown.iter().for_each(|why| bottom.extend(folded("UNKNOWN", why, Role::Unknown, most(1))));
+    bottom.extend(gates(data, width, glyphs).into_iter().map(plain));
     for (at, action) in data.actions.iter().enumerate() {
         let lead = if at == 0 { label("actions") } else { label("") };
         let role = if action.dangerous { Role::Danger } else { Role::Key };
@@ -149,10 +151,12 @@ fn lines<'t>(data: &'t Triage, now: Option<i64>, width: u16, height: u16, glyphs
         bottom.push(Line { pieces, action: Some(at) });
     }
     for deed in data.deeds.iter().rev() {
-        bottom.extend(folded("done", &format!("{} {} {} {}", deed.at, deed.actor, deed.action, deed.detail), Role::Dim, 1));
+        bottom.extend(folded("done", &format!("{} {} {} {}", deed.at, deed.actor, deed.action, deed.detail), Role::Dim, most(1)));
     }
-    let needed = data.actions.len() + bottom.len().min(12).saturating_sub(data.actions.len());
-    let room = usize::from(height).saturating_sub(top.len() + needed).max(1);
+    let room = height.map_or(usize::MAX, |height| {
+        let needed = data.actions.len() + bottom.len().min(12).saturating_sub(data.actions.len());
+        usize::from(height).saturating_sub(top.len() + needed).max(1)
+    });
     if evidence.len() > room {
         let more = evidence.len() - room + 1;
         evidence.truncate(room.saturating_sub(1));
@@ -161,6 +165,26 @@ fn lines<'t>(data: &'t Triage, now: Option<i64>, width: u16, height: u16, glyphs
     top.extend(evidence);
     top.extend(bottom);
     top
+}
+
+/// How the gates stand, on as many lines as they need.
+fn gates<'t>(data: &Triage, width: u16, glyphs: &Glyphs) -> Vec<Vec<Piece<'t>>> {
+    let lead = |name: &'static str| vec![piece(format!("{name:<9}"), Role::Header)];
+    let (mut rows, mut used) = (vec![lead("gates")], 9);
+    for gate in &data.gates {
+        let (glyph, role) = standing(gate.standing, glyphs);
+        let text = format!("{glyph} {} {}  ", gate.phase.as_str(), short(gate.standing));
+        let wide = columns(text.trim_end());
+        if used + wide > width && used > 9 {
+            rows.push(lead(""));
+            used = 9;
+        }
+        used += columns(&text);
+        if let Some(row) = rows.last_mut() {
+            row.push(piece(text, role));
+        }
+    }
+    rows
 }
 
 fn short(standing: Standing) -> &'static str {

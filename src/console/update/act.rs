@@ -55,7 +55,7 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Effect> {
                 model.detail().and_then(|detail| model.panes.triage.action(&detail.triage)).and_then(|legal| Action::named(legal.name));
             return chosen.map(|action| act(model, action)).unwrap_or_default();
         }
-        Action::Open if model.pane() == View::Runs && model.at_gate().is_some() => build::show(model),
+        Action::Open if model.pane() == View::Runs && model.at_gate().is_some() => return build::show(model),
         Action::Open if model.pane() == View::Runs && model.selected().is_some() => goto(model, View::Triage),
         Action::LastView => {
             let last = model.last.unwrap_or(View::Dashboard);

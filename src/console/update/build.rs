@@ -11,13 +11,16 @@ use crate::console::model::popup::{Answer as Choose, Choice, Confirm, Gate, Popu
 use crate::console::model::prompt::Prompt;
 use crate::console::model::{Model, Own, View};
 use crate::console::msg::{Effect, Told};
-use crate::pipeline::peek::{Look, Question};
+use crate::pipeline::peek::{Look, Peeked, Question};
 use crate::pipeline::run::step::{Answer, Told as AtGate};
 
 use super::act::LINE;
 
 /// Rows asked for at a look.
 const ROWS: usize = 50;
+
+/// Rows that a page key moves over.
+const PAGE: usize = 10;
 
 /// Ended builds that are remembered.
 const MAX_ENDED: usize = 64;
@@ -36,7 +39,7 @@ pub(super) fn heard(model: &mut Model, run_key: String, event: BuildEvent) -> Ve
             // A person who is not in the middle of something else is taken there.
             if model.popups.is_empty() && !model.too_small() {
                 select(model, &run_key);
-                show(model);
+                return show(model);
             }
         }
         BuildEvent::Gate(AtGate::Shown(shown)) => {
@@ -88,11 +91,12 @@ fn select(model: &mut Model, run_key: &str) {
     }
 }
 
-/// Shows the gate at which the selected run waits.
-pub(super) fn show(model: &mut Model) {
-    let Some((run_key, _)) = model.at_gate() else { return };
+/// Shows the gate at which the selected run waits, with the first of what it proved.
+pub(super) fn show(model: &mut Model) -> Vec<Effect> {
+    let Some((run_key, own)) = model.at_gate() else { return Vec::new() };
+    let looks = own.paused.as_deref().map_or(&[][..], |paused| paused.looks);
     let gate = Gate { run_key: run_key.to_owned(), find: Prompt::new(LINE), ..Gate::default() };
-    model.popups.push(Popup::Gate(gate));
+    look(model, gate, looks)
 }
 
 /// Answers the gate at which the selected run waits; an abort is asked for first.
@@ -118,7 +122,8 @@ pub(super) fn answer(model: &mut Model, action: Action) -> Vec<Effect> {
 
 /// A key at a gate.
 pub(super) fn key(model: &mut Model, chord: Chord, mut gate: Gate) -> Vec<Effect> {
-    let Some(paused) = model.own.get(&gate.run_key).and_then(|own| own.paused.as_deref()) else { return Vec::new() };
+    let own = model.own.get(&gate.run_key);
+    let Some(paused) = own.and_then(|own| own.paused.as_deref()) else { return Vec::new() };
     let looks = paused.looks;
     if gate.typing {
         match step(chord) {
@@ -138,32 +143,56 @@ pub(super) fn key(model: &mut Model, chord: Chord, mut gate: Gate) -> Vec<Effect
             }
             return answer(model, action);
         }
-        Some(Action::Back | Action::Quit) => return Vec::new(),
+        Some(Action::Back | Action::Quit) => return closed(model, gate),
         Some(Action::Filter) => gate.typing = true,
-        Some(Action::NextPane | Action::Right) => {
+        Some(Action::NextPane) => {
             gate.look = (gate.look + 1) % looks.len().max(1);
             return look(model, gate, looks);
         }
-        Some(Action::PreviousPane | Action::Left) => {
+        Some(Action::PreviousPane) => {
             gate.look = (gate.look + looks.len().saturating_sub(1)) % looks.len().max(1);
             return look(model, gate, looks);
         }
-        Some(Action::Open) => return look(model, gate, looks),
-        Some(Action::Down) => gate.top += 1,
-        Some(Action::Up) => gate.top = gate.top.saturating_sub(1),
-        Some(Action::PageDown | Action::HalfDown) => gate.top += 10,
-        Some(Action::PageUp | Action::HalfUp) => gate.top = gate.top.saturating_sub(10),
-        _ if chord.code() == KeyCode::Esc => return Vec::new(),
-        _ => {}
+        _ if chord.code() == KeyCode::Esc => return closed(model, gate),
+        Some(action) => moved(&mut gate, action, own.and_then(|own| own.shown.as_ref()?.as_ref().ok())),
+        None => {}
     }
-    let rows = model.own.get(&gate.run_key).and_then(|own| own.shown.as_ref()?.as_ref().ok().map(|peeked| peeked.rows.len())).unwrap_or(0);
-    gate.top = gate.top.min(rows.saturating_sub(1));
     keep(model, Popup::Gate(gate))
+}
+
+/// Back from a whole row to the table, from the table to the view.
+fn closed(model: &mut Model, mut gate: Gate) -> Vec<Effect> {
+    match gate.open.take() {
+        Some(_) => keep(model, Popup::Gate(gate)),
+        None => Vec::new(),
+    }
+}
+
+/// Moves over the rows and columns of what was looked at, or over the lines of the row that is shown whole.
+fn moved(gate: &mut Gate, action: Action, shown: Option<&Peeked>) {
+    let (rows, columns) = shown.map_or((0, 0), |shown| (shown.rows.len(), shown.columns.len()));
+    let over = |at: usize, most: usize| match action {
+        Action::Down => at.saturating_add(1).min(most),
+        Action::Up => at.saturating_sub(1).min(most),
+        Action::PageDown | Action::HalfDown => at.saturating_add(PAGE).min(most),
+        Action::PageUp | Action::HalfUp => at.saturating_sub(PAGE).min(most),
+        Action::First => 0,
+        Action::Last => most,
+        _ => at,
+    };
+    match (action, gate.open) {
+        (Action::Open, None) if rows > 0 => gate.open = Some(0),
+        (Action::Open, _) => gate.open = None,
+        (_, Some(line)) => gate.open = Some(over(line, columns.saturating_sub(1))),
+        (Action::Right, None) => gate.left = (gate.left + 1).min(columns.saturating_sub(1)),
+        (Action::Left, None) => gate.left = gate.left.saturating_sub(1),
+        _ => gate.row = over(gate.row, rows.saturating_sub(1)),
+    }
 }
 
 /// Asks for what is chosen, with what is looked for in it.
 fn look(model: &mut Model, mut gate: Gate, looks: &[Look]) -> Vec<Effect> {
-    gate.top = 0;
+    (gate.row, gate.left, gate.open) = (0, 0, None);
     let effect = looks.get(gate.look).map(|look| Effect::Answer {
         run_key: gate.run_key.clone(),
         answer: Answer::Look(Question { look: *look, find: gate.find.text().trim().to_owned(), limit: ROWS }),

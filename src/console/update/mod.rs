@@ -229,4 +229,6 @@ fn follow(model: &mut Model) -> Vec<Effect> {
 }
 
 #[cfg(test)]
+mod gate_tests;
+#[cfg(test)]
 mod tests;

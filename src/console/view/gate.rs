@@ -7,6 +7,7 @@ use super::popups::{boxed, typed};
 use crate::console::look::Role;
 use crate::console::model::Model;
 use crate::console::model::popup::Gate;
+use crate::console::panes::list::wrap;
 use crate::console::panes::parts::{Canvas, Piece, columns, piece};
 use crate::pipeline::peek::Peeked;
 use crate::pipeline::run::step::{Paused, Why};
@@ -35,12 +36,15 @@ pub(super) fn draw(model: &Model, buf: &mut Buffer, body: Rect, gate: &Gate) {
     let mut below = canvas.below(y + 1);
     match own.and_then(|own| own.shown.as_ref()) {
         None => {
-            below.text(1, 0, below.width(), "Tab looks at what was proved; / looks for an event, an offset, a key", Role::Dim);
+            below.text(1, 0, below.width(), "reading what was proved", Role::Dim);
         }
         Some(Err(refusal)) => {
             below.text(1, 0, below.width(), &refusal.message, Role::Bad);
         }
-        Some(Ok(peeked)) => table(&mut below, peeked, gate.top),
+        Some(Ok(peeked)) => match gate.open.and_then(|line| peeked.rows.get(gate.row).map(|row| (line, row))) {
+            Some((line, row)) => whole(&mut below, &peeked.columns, row, line),
+            None => table(&mut below, peeked, gate),
+        },
     }
 }
 
@@ -73,19 +77,25 @@ fn proof(canvas: &mut Canvas<'_>, paused: &Paused, model: &Model) -> u16 {
     y + 1
 }
 
-/// What was looked at, in columns as wide as their widest cell in sight.
-fn table(canvas: &mut Canvas<'_>, peeked: &Peeked, top: usize) {
+/// What was looked at, in columns as wide as their widest cell in sight, from the first one that is wanted.
+fn table(canvas: &mut Canvas<'_>, peeked: &Peeked, gate: &Gate) {
     let mark = if peeked.whole { "" } else { " (more was not looked at)" };
     let note = peeked.note.as_deref().map(|note| format!("; {note}")).unwrap_or_default();
     let head = format!("{} of {} read match{mark}{note}", peeked.matched, peeked.scanned);
     canvas.text(1, 0, canvas.width(), &head, Role::Dim);
-    let rows = usize::from(canvas.height().saturating_sub(2));
-    let shown: Vec<&Vec<String>> = peeked.rows.iter().skip(top).take(rows).collect();
+    let height = usize::from(canvas.height().saturating_sub(2));
+    let row = gate.row.min(peeked.rows.len().saturating_sub(1));
+    let top = (row + 1).saturating_sub(height);
+    let shown: Vec<&Vec<String>> = peeked.rows.iter().skip(top).take(height).collect();
+    let left = gate.left.min(peeked.columns.len().saturating_sub(1));
     let mut x = 1;
-    for (index, name) in peeked.columns.iter().enumerate() {
+    for (index, name) in peeked.columns.iter().enumerate().skip(left) {
         let cells = shown.iter().filter_map(|row| row.get(index));
-        let width = cells.map(|cell| columns(&safe(cell))).max().unwrap_or(0).max(columns(name)).min(WIDEST);
+        let wide = cells.map(|cell| columns(&safe(cell))).max().unwrap_or(0).max(columns(name));
+        // The last one may have all that is left.
+        let width = if index + 1 == peeked.columns.len() { wide } else { wide.min(WIDEST) };
         if x >= canvas.width() {
+            canvas.text(canvas.width().saturating_sub(1), 1, 1, ">", Role::Key);
             break;
         }
         canvas.text(x, 1, width, name, Role::Header);
@@ -93,5 +103,28 @@ fn table(canvas: &mut Canvas<'_>, peeked: &Peeked, top: usize) {
             canvas.text(x, y, width, row.get(index).map(String::as_str).unwrap_or_default(), Role::Value);
         }
         x = x.saturating_add(width + 1);
+    }
+    if left > 0 {
+        canvas.text(0, 1, 1, "<", Role::Key);
+    }
+    if let (false, Ok(at)) = (shown.is_empty(), u16::try_from(row - top)) {
+        canvas.select(at.saturating_add(2), true);
+    }
+}
+
+/// One row whole: a field a line, long values folded.
+fn whole(canvas: &mut Canvas<'_>, names: &[String], row: &[String], from: usize) {
+    let widest = names.iter().map(|name| columns(name)).max().unwrap_or(0).min(WIDEST);
+    let mut y = 0;
+    for (name, value) in names.iter().zip(row).skip(from) {
+        canvas.text(1, y, widest, name, Role::Header);
+        let lines = wrap(value, canvas.width().saturating_sub(widest + 4), usize::from(canvas.height()).max(1));
+        for (line, y) in lines.iter().zip(y..) {
+            canvas.text(widest + 3, y, canvas.width(), line, Role::Value);
+        }
+        y = y.saturating_add(u16::try_from(lines.len()).unwrap_or(u16::MAX).max(1));
+        if y >= canvas.height() {
+            break;
+        }
     }
 }

@@ -57,9 +57,17 @@ fn own_keys(popup: &Popup) -> Vec<(String, String)> {
         Popup::Confirm(_) => &[("y/n", "answer"), ("Enter", "the marked one"), ("Esc", "no")],
         Popup::Ask(_) => &[("Enter", "go on"), ("Esc", "nothing is done")],
         Popup::Gate(gate) if gate.typing => &[("Enter", "look"), ("Esc", "as before")],
-        Popup::Gate(_) => {
-            &[("C", "continue"), ("E", "to the end"), ("A", "abort"), ("Tab", "look at"), ("/", "find"), ("Esc", "leave it waiting")]
-        }
+        Popup::Gate(gate) if gate.open.is_some() => &[("j/k", "scroll"), ("C", "continue"), ("Esc", "back to the rows")],
+        Popup::Gate(_) => &[
+            ("C", "continue"),
+            ("E", "to the end"),
+            ("A", "abort"),
+            ("Tab", "next"),
+            ("Enter", "row"),
+            ("h/l", "columns"),
+            ("/", "find"),
+            ("Esc", "leave it"),
+        ],
         Popup::Form(_) => &[("Tab", "next line"), ("Enter", "write it"), ("Esc", "close")],
         Popup::Picker(_) => &[("Enter", "build"), ("s", "step mode"), ("n", "new intent"), ("Esc", "close")],
     };
