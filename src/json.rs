@@ -413,7 +413,8 @@ fn plain(text: &[u8]) -> usize {
     count + rest.iter().position(|b| !matches!(b, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e)).unwrap_or(rest.len())
 }
 
-fn unescape(raw: &[u8]) -> Cow<'_, str> {
+/// What stands between the quotes of a scanned string, as it is meant.
+pub(crate) fn unescape(raw: &[u8]) -> Cow<'_, str> {
     let text = std::str::from_utf8(raw).unwrap_or_default();
     if !raw.contains(&b'\\') {
         return Cow::Borrowed(text);

@@ -1,6 +1,7 @@
 //! The command line: one file a command. A command parses, calls the library, prints (text or one JSON
 //! document on stdout, talk on stderr) and chooses the exit code.
 
+mod archive;
 mod closure;
 mod completions;
 mod config;
@@ -124,6 +125,9 @@ enum Command {
     Schema(schema::Args),
     /// Whether everything that a build needs is usable, and what killed processes left behind.
     Doctor(doctor::Args),
+    /// The raw archive: seal what is new in it, so that builds need not verify it again.
+    #[command(subcommand)]
+    Archive(archive::Args),
     /// Write a synthetic, realistic workspace of any size.
     Generate(generate::Args),
     /// A completion script for a shell.
@@ -245,6 +249,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Verify(args) => verify::run(&context, &args),
         Command::Report(args) => report::run(&context, &args),
         Command::Closure(args) => closure::run(&context, &args),
+        Command::Archive(args) => archive::run(&context, &args),
         Command::Explain(args) => explain::run(&context, &args),
         Command::Diff(args) => diff::run(&context, &args),
         Command::Demo(args) => demo::run(&context, &args),

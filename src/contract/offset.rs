@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 type U192 = bnum::t!(U192);
 
@@ -47,6 +47,13 @@ impl OffsetKind {
 impl fmt::Display for OffsetKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for OffsetKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        OffsetKind::parse(&name).ok_or_else(|| serde::de::Error::custom(format!("`{}` is no offset kind", crate::text::clip(&name, 40))))
     }
 }
 
@@ -168,6 +175,13 @@ impl fmt::Display for Offset {
 impl fmt::Debug for Offset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Offset {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let digits = String::deserialize(deserializer)?;
+        Offset::parse(&digits).ok_or_else(|| serde::de::Error::custom(format!("`{}` is no offset", crate::text::clip(&digits, 60))))
     }
 }
 

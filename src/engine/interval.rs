@@ -15,6 +15,11 @@ impl RangeSet {
         Self::default()
     }
 
+    /// The set of these ranges, which are sorted and disjoint.
+    pub fn of(ranges: &[OffsetRange]) -> Self {
+        RangeSet { ranges: ranges.to_vec() }
+    }
+
     /// Adds an offset that is not below any earlier one; adjacent offsets become one range.
     pub fn push(&mut self, offset: Offset) {
         match self.ranges.last_mut() {

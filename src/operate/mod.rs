@@ -12,6 +12,7 @@ pub mod open;
 pub mod play;
 pub mod request;
 pub mod scenario;
+pub mod seal;
 pub mod submit;
 pub mod untouched;
 pub mod worker;

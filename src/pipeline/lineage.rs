@@ -20,7 +20,7 @@ use crate::contract::profile::{Agg, Availability, Group};
 use crate::contract::{Offset, ReasonCode};
 use crate::engine::cell::cell;
 use crate::engine::spool::Spool;
-use crate::source::{Chunk, Decoder, Delivery, EventLog, EventRecord, ReadScope, Source};
+use crate::source::{Chunk, Decoder, Delivery, EventLog, EventRecord, Needs, ReadScope, Source};
 use crate::time::Instant;
 
 const PHASE: Phase = Phase::Replay;
@@ -157,6 +157,7 @@ impl<'l> Lineage<'l> {
         done: impl Fn(S) -> Result<(), Refusal> + Sync,
     ) -> Result<(), Refusal> {
         self.env.progress.enter(PHASE, self.items.len() as u64);
+        let fields = self.projection.wanted();
         parallel::each(
             self.env,
             PHASE,
@@ -165,7 +166,8 @@ impl<'l> Lineage<'l> {
             |(decoder, mine), index| {
                 let Some((lane_at, log_at, chunk)) = self.items.get(index) else { return Ok(()) };
                 let (Some((lane, ranges)), Some(log)) = (self.lanes.get(*lane_at), self.logs.get(*log_at)) else { return Ok(()) };
-                let scope = ReadScope { platform_run_id: &self.intent.platform_run_id, lane, ranges, verify: true };
+                let needs = Needs::Fields(&fields);
+                let scope = ReadScope { platform_run_id: &self.intent.platform_run_id, lane, ranges, verify: true, needs };
                 let (source, mut failed) = (log.source(), None);
                 let read = log.read(chunk, scope, decoder, &mut |delivery| match sink(mine, *lane_at, source, delivery) {
                     Ok(()) if !self.env.cancel.is_cancelled() => ControlFlow::Continue(()),

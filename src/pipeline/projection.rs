@@ -11,13 +11,11 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde_json::Value;
 
 use super::gate::Refusal;
-use crate::contract::decimal;
 use crate::contract::intent::{Intent, RowFilter};
 use crate::contract::profile::{FieldType, Group};
 use crate::engine::shard::shard_of;
 use crate::engine::spool::Spool;
-use crate::json::Item;
-use crate::source::{EventRecord, equals};
+use crate::source::{EventRecord, Field as Found, Payload, equals};
 
 /// Rows that a thread gathers before it hands them to the spools.
 const GATHER: usize = 16_384;
@@ -189,26 +187,36 @@ impl Projection {
     }
 
     /// The key: the first field of the precedence that holds one, as text.
-    pub fn key<'a>(&self, payload: Option<Item<'a>>) -> Option<std::borrow::Cow<'a, str>> {
-        let payload = payload?;
+    pub fn key<'a>(&self, payload: Payload<'a>) -> Option<std::borrow::Cow<'a, str>> {
         self.key_precedence.iter().find_map(|name| {
-            let item = payload.get(name)?;
-            item.str().filter(|s| !s.is_empty()).or_else(|| item.number().map(std::borrow::Cow::Borrowed))
+            let field = payload.get(name)?;
+            field.str().filter(|s| !s.is_empty()).or_else(|| field.number())
         })
     }
 
+    /// The payload fields that anything here asks for, sorted.
+    pub fn wanted(&self) -> Vec<String> {
+        let conditions = self.conditions.iter().flatten().map(|(field, _)| field);
+        let filters = self.filters.iter().map(|filter| &filter.field);
+        let fields = self.fields.iter().map(|field| &field.name);
+        let mut wanted: Vec<String> = self.key_precedence.iter().chain(fields).chain(conditions).chain(filters).cloned().collect();
+        wanted.sort();
+        wanted.dedup();
+        wanted
+    }
+
     /// Which filter drops an event, counted from 1, or [`KEPT`].
-    pub fn drop_code(&self, payload: Option<Item<'_>>) -> i32 {
+    pub fn drop_code(&self, payload: Payload<'_>) -> i32 {
         let failing = self.filters.iter().position(|filter| {
-            let value = payload.and_then(|p| p.get(&filter.field));
+            let value = payload.get(&filter.field);
             !filter.any_of.iter().any(|wanted| equals(value, wanted))
         });
         failing.map_or(KEPT, |i| i as i32 + 1)
     }
 
-    fn mask(&self, payload: Option<Item<'_>>) -> i64 {
+    fn mask(&self, payload: Payload<'_>) -> i64 {
         self.conditions.iter().enumerate().fold(0, |mask, (bit, set)| {
-            let holds = set.iter().all(|(field, wanted)| equals(payload.and_then(|p| p.get(field)), wanted));
+            let holds = set.iter().all(|(field, wanted)| equals(payload.get(field), wanted));
             mask | i64::from(holds) << bit
         })
     }
@@ -267,34 +275,31 @@ impl ColumnBuilder {
     }
 
     /// Appends a value; `false` where it does not fit.
-    fn append(&mut self, item: Option<Item<'_>>) -> bool {
+    fn append(&mut self, item: Option<Found<'_>>) -> bool {
         let item = item.filter(|i| !i.is_null());
         match self {
             ColumnBuilder::Int64(b) => {
-                let value = item.and_then(Item::number).and_then(decimal::int64);
+                let value = item.and_then(Found::int64);
                 b.append_option(value);
                 item.is_none() || value.is_some()
             }
             ColumnBuilder::Float64(b) => {
-                let value = item.and_then(Item::number).and_then(|t| t.parse::<f64>().ok()).filter(|v| v.is_finite());
+                let value = item.and_then(Found::float64);
                 b.append_option(value.map(|v| v + 0.0));
                 item.is_none() || value.is_some()
             }
             ColumnBuilder::Decimal(b, precision, scale) => {
-                let value = item.and_then(|i| match i.number() {
-                    Some(token) => decimal::decimal(token, true, *precision, *scale),
-                    None => i.str().and_then(|text| decimal::decimal(&text, false, *precision, *scale)),
-                });
+                let value = item.and_then(|i| i.decimal(*precision, *scale));
                 b.append_option(value);
                 item.is_none() || value.is_some()
             }
             ColumnBuilder::Utf8(b) => {
-                let value = item.and_then(Item::str);
+                let value = item.and_then(Found::str);
                 b.append_option(value.as_deref());
                 item.is_none() || value.is_some()
             }
             ColumnBuilder::Bool(b) => {
-                let value = item.and_then(Item::bool);
+                let value = item.and_then(Found::bool);
                 b.append_option(value);
                 item.is_none() || value.is_some()
             }
@@ -437,10 +442,10 @@ impl<'p> Gatherer<'p> {
         self.drop.append_value(drop);
         self.mask.append_value(self.projection.mask(event.payload));
         for (builder, spec) in self.fields.iter_mut().zip(&self.projection.fields) {
-            let item = event.payload.and_then(|p| p.get(&spec.name));
+            let item = event.payload.get(&spec.name);
             if !builder.append(item) {
                 self.faults += 1;
-                let found = item.map(|i| crate::text::clip(i.raw(), 40).into_owned()).unwrap_or_default();
+                let found = item.map(|i| crate::text::clip(&i.raw(), 40).into_owned()).unwrap_or_default();
                 let fault =
                     ValueFault { lane, offset: event.offset, field: spec.name.clone(), declared: spec.field_type.to_string(), found };
                 if self.fault.as_ref().is_none_or(|earlier| fault < *earlier) {

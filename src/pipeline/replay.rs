@@ -12,20 +12,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 
 pub use self::again::Rows;
-use self::lane::{LaneProof, RECORD, proof_record};
+use self::lane::{LaneProof, RECORD, Wanted, proof_record};
 use super::gate::{Env, Phase, Refusal, keep_receipt};
 use super::parallel;
 use super::pin::Pinned;
 use super::progress::LaneProgress;
 use super::projection::{Gatherer, Projection, ValueFault};
 use super::totals::{Taker, Tap};
-use crate::contract::ReasonCode;
+use crate::contract::{Offset, ReasonCode};
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::engine::EngineError;
 use crate::engine::scratch::{Budget, Scratch};
 use crate::engine::sorter::Sorter;
 use crate::engine::spool::Spool;
-use crate::source::{Bounds, Chunk, Decoder, Delivery, EventLog, Fault, ReadScope, Source};
+use crate::source::{Chunk, Decoder, Delivery, EventLog, Fault, Needs, ReadScope, Source};
 use crate::store::Ref;
 
 const PHASE: Phase = Phase::Replay;
@@ -125,7 +125,8 @@ struct LaneInput {
     ranges: Vec<OffsetRange>,
     sorter: Sorter<RECORD>,
     progress: Arc<LaneProgress>,
-    bus: Bounds,
+    retained_from: Option<Offset>,
+    attested: Vec<OffsetRange>,
     ignored_files: u64,
 }
 
@@ -266,21 +267,19 @@ fn plan_items(pinned: &Pinned, env: &Env, logs: &[Box<dyn EventLog>], work: &Wor
     let mut inputs = Vec::new();
     let mut items = Vec::new();
     for (index, (lane, ranges)) in pinned.intent().lanes().into_iter().enumerate() {
-        let mut bus = Bounds::default();
-        let mut ignored_files = 0;
+        let (mut retained_from, mut attested, mut ignored_files) = (None, Vec::new(), 0);
         for (log_index, log) in logs.iter().enumerate() {
             env.check(PHASE)?;
             let bounds = log.bounds(&lane).map_err(|e| Refusal::of_source(PHASE, &e))?;
             ignored_files += bounds.ignored_files;
-            if log.source() == Source::Bus {
-                bus = bounds;
-            }
+            attested.extend(bounds.attested);
+            retained_from = retained_from.or(bounds.retained_from);
             let chunks = log.chunks(&lane, &ranges).map_err(|e| Refusal::of_source(PHASE, &e))?;
             items.extend(chunks.into_iter().map(|chunk| Item { lane: index, log: log_index, chunk }));
         }
         let wanted = crate::engine::interval::total(&ranges).to_u64().unwrap_or(0);
         let progress = Arc::new(LaneProgress { name: lane.to_string(), wanted, ..LaneProgress::default() });
-        inputs.push(LaneInput { lane, ranges, sorter: Sorter::new(proofs.clone(), work.scratch.clone()), progress, bus, ignored_files });
+        inputs.push(LaneInput { lane, ranges, sorter: Sorter::new(proofs.clone(), work.scratch.clone()), progress, retained_from, attested, ignored_files });
     }
     env.progress.enter(PHASE, crate::engine::shard::span(&pinned.intent().basis).to_u64().unwrap_or(0));
     env.progress.set_lanes(inputs.iter().map(|i| i.progress.clone()).collect());
@@ -297,6 +296,9 @@ fn deliver(
     (projection, events, subjects, tap): (&Projection, &Spool, &Spool, Option<&Tap>),
 ) -> Result<Totals, Refusal> {
     let verify = env.config.flag("replay", "verify_payload_hashes");
+    let fields = projection.wanted();
+    // What the online plane totals is not in columns.
+    let needs = if tap.is_some() { Needs::Envelope } else { Needs::Fields(&fields) };
     let totals = Mutex::new(Totals::default());
     parallel::each(
         env,
@@ -312,7 +314,8 @@ fn deliver(
         |worker, index| {
             let Some(item) = items.get(index) else { return Ok(()) };
             let (Some(input), Some(log)) = (inputs.get(item.lane), logs.get(item.log)) else { return Ok(()) };
-            let scope = ReadScope { platform_run_id: &pinned.intent().platform_run_id, lane: &input.lane, ranges: &input.ranges, verify };
+            let run = &pinned.intent().platform_run_id;
+            let scope = ReadScope { platform_run_id: run, lane: &input.lane, ranges: &input.ranges, verify, needs };
             worker.read(env, log.as_ref(), item, input, scope)
         },
         |mut worker| {
@@ -412,8 +415,13 @@ fn prove_lanes(env: &Env, inputs: &[LaneInput]) -> Result<Vec<LaneProof>, Refusa
         || (),
         |(), index| {
             let (Some(input), Some(slot)) = (inputs.get(index), proofs.get(index)) else { return Ok(()) };
-            let proof = lane::prove(input.sorter.finish().map_err(engine)?, input.lane.kind, &input.ranges, input.bus.retained_from)
-                .map_err(engine)?;
+            let basis = Wanted {
+                kind: input.lane.kind,
+                ranges: &input.ranges,
+                retained_from: input.retained_from,
+                attested: &input.attested,
+            };
+            let proof = lane::prove(input.sorter.finish().map_err(engine)?, basis).map_err(engine)?;
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(proof);
             Ok(())
         },
@@ -473,7 +481,7 @@ fn gap(inputs: &[LaneInput], proofs: &[LaneProof]) -> Option<Refusal> {
         return None;
     }
     let lanes = inputs.iter().zip(proofs).filter(|(_, p)| !p.gaps.is_empty()).count();
-    let missing = gaps.iter().fold(crate::contract::Offset::default(), |sum, (_, g)| sum.plus(g.range.span()));
+    let missing = gaps.iter().fold(Offset::default(), |sum, (_, g)| sum.plus(g.range.span()));
     let mut refusal =
         Refusal::new(ReasonCode::ReplayIncomplete, PHASE, format!("{missing} offset(s) of {lanes} partition(s) were not delivered"))
             .with_evidence(gaps.iter().map(|(i, g)| format!("{} {}: {}", i.lane, g.range, g.cause.words())));
@@ -515,7 +523,7 @@ fn observation_of(inputs: &[LaneInput], proofs: &[LaneProof], totals: &Totals) -
     let lanes: Vec<Value> = inputs
         .iter()
         .zip(proofs)
-        .map(|(input, proof)| proof.observed(&input.lane, &input.ranges, input.bus.retained_from, input.ignored_files))
+        .map(|(input, proof)| proof.observed(&input.lane, &input.ranges, input.retained_from, input.ignored_files))
         .collect();
     let complete = proofs.iter().all(|p| p.gaps.is_empty() && p.conflict_total == 0) && totals.faults.total == 0;
     json!({
@@ -651,8 +659,8 @@ pub fn feasibility(pinned: &Pinned, env: &Env) -> Result<Vec<Value>, Refusal> {
         |(decoder, records, mine), index| {
             let Some(item) = items.get(index) else { return Ok(()) };
             let (Some(input), Some(log)) = (inputs.get(item.lane), logs.get(item.log)) else { return Ok(()) };
-            let scope =
-                ReadScope { platform_run_id: &pinned.intent().platform_run_id, lane: &input.lane, ranges: &input.ranges, verify: false };
+            let (run, needs) = (&pinned.intent().platform_run_id, Needs::Fields(&[]));
+            let scope = ReadScope { platform_run_id: run, lane: &input.lane, ranges: &input.ranges, verify: false, needs };
             let source = log.source();
             let read = log.read(&item.chunk, scope, decoder, &mut |delivery| {
                 match delivery {
@@ -671,5 +679,5 @@ pub fn feasibility(pinned: &Pinned, env: &Env) -> Result<Vec<Value>, Refusal> {
         },
     )?;
     let proofs = prove_lanes(env, &inputs)?;
-    Ok(inputs.iter().zip(&proofs).map(|(input, proof)| proof.feasible(&input.lane, &input.ranges, input.bus.retained_from)).collect())
+    Ok(inputs.iter().zip(&proofs).map(|(input, proof)| proof.feasible(&input.lane, &input.ranges, input.retained_from)).collect())
 }

@@ -254,8 +254,9 @@ impl Taker<'_> {
     /// # Errors
     /// Spill space that fails.
     pub fn push(&mut self, lane: i32, of: &Lane, event: &EventRecord<'_>) -> Result<(), EngineError> {
+        let missing = || EngineError::Internal("the totals need envelopes, and none was asked for".into());
         let Taken { verdict, class, key_type, key_id, amount, ts, hash } =
-            rules::take(event, &of.topic, &self.tap.precedence, &mut self.scratch);
+            rules::take(event, event.envelope.ok_or_else(missing)?, &of.topic, &self.tap.precedence, &mut self.scratch);
         self.lane.append_value(lane);
         self.offset.append(event.offset);
         self.event_id.append_value(&event.event_id);

@@ -6,11 +6,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::lines::{Line, Lines, blank};
-use super::{Bounds, Chunk, ChunkFile, Decoder, Delivery, EventLog, Fault, ReadScope, Sink, Source, SourceError};
+use super::sealed::Index;
+use super::{
+    Bounds, Chunk, ChunkFile, Decoder, Delivery, EventLog, Fault, Needs, ReadScope, Sink, Source, SourceError, of_store,
+};
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::contract::{Offset, ReasonCode};
 use crate::json::MAX_TEXT;
-use crate::store::{Ref, Store, StoreError};
+use crate::store::{Ref, Store};
 
 /// Single-record files that make one piece of work.
 const FILES_A_CHUNK: usize = 256;
@@ -20,6 +23,7 @@ const FILES_A_CHUNK: usize = 256;
 pub struct Archive {
     store: Arc<dyn Store>,
     platform_run_id: String,
+    sealed: Option<Arc<Index>>,
 }
 
 /// A file of the archive by its name.
@@ -36,15 +40,33 @@ fn named(name: &str) -> Named {
     if name.ends_with(".jsonl") { Named::Lines } else { Named::Other }
 }
 
-fn of_store(error: StoreError) -> SourceError {
-    let code = if error.kind == crate::store::ErrorKind::Denied { ReasonCode::RefAccessDenied } else { ReasonCode::SourceIo };
-    SourceError { place: error.place, message: error.message, code }
-}
-
 impl Archive {
     /// The archive of `platform_run_id` in `store`.
     pub fn new(store: Arc<dyn Store>, platform_run_id: &str) -> Self {
-        Archive { store, platform_run_id: platform_run_id.to_owned() }
+        Archive { store, platform_run_id: platform_run_id.to_owned(), sealed: None }
+    }
+
+    /// The same, without the records that sealed segments stand for.
+    #[must_use]
+    pub fn beside(self, sealed: Arc<Index>) -> Self {
+        Archive { sealed: Some(sealed), ..self }
+    }
+
+    /// Names and sizes of a lane's files of lines, and the offsets that have a file of their own, sorted.
+    ///
+    /// # Errors
+    /// The environment's.
+    pub fn holds(&self, lane: &Lane) -> Result<(Vec<(String, u64)>, Vec<Offset>), SourceError> {
+        let (mut lines, mut singles) = (Vec::new(), Vec::new());
+        for (at, bytes, kind) in self.files(lane)? {
+            match kind {
+                Named::Lines => lines.push((at.as_str().rsplit('/').next().unwrap_or_default().to_owned(), bytes)),
+                Named::Single(offset) => singles.push(offset),
+                Named::Other => {}
+            }
+        }
+        singles.sort();
+        Ok((lines, singles))
     }
 
     fn folder(&self, lane: &Lane) -> Ref {
@@ -53,14 +75,14 @@ impl Archive {
         Ref::of(&[&self.platform_run_id, "archive", "events", &topic, &partition, &kind])
     }
 
-    fn files(&self, lane: &Lane) -> Result<Vec<(Ref, Named)>, SourceError> {
+    fn files(&self, lane: &Lane) -> Result<Vec<(Ref, u64, Named)>, SourceError> {
         let folder = self.folder(lane);
         let prefix = format!("{folder}/");
         let listed = self.store.list(&folder).map_err(of_store)?;
         // Only the folder itself is the lane; whatever lies deeper is not a record.
         let here =
             |at: &Ref| at.as_str().strip_prefix(prefix.as_str()).map(|name| if name.contains('/') { Named::Other } else { named(name) });
-        Ok(listed.into_iter().filter_map(|(at, _)| here(&at).map(|kind| (at, kind))).collect())
+        Ok(listed.into_iter().filter_map(|(at, bytes)| here(&at).map(|kind| (at, bytes, kind))).collect())
     }
 
     fn read_single(
@@ -121,23 +143,28 @@ impl EventLog for Archive {
     }
 
     fn bounds(&self, lane: &Lane) -> Result<Bounds, SourceError> {
-        let ignored = self.files(lane)?.iter().filter(|(_, kind)| matches!(kind, Named::Other)).count();
-        Ok(Bounds { retained_from: None, ignored_files: ignored as u64 })
+        let ignored = self.files(lane)?.iter().filter(|(_, _, kind)| matches!(kind, Named::Other)).count();
+        Ok(Bounds { ignored_files: ignored as u64, ..Bounds::default() })
     }
 
     fn chunks(&self, lane: &Lane, ranges: &[OffsetRange]) -> Result<Vec<Chunk>, SourceError> {
-        let scope = ReadScope { platform_run_id: &self.platform_run_id, lane, ranges, verify: false };
+        let scope = ReadScope { platform_run_id: &self.platform_run_id, lane, ranges, verify: false, needs: Needs::Envelope };
+        let cover = self.sealed.as_ref().map(|index| index.cover(lane)).transpose()?.unwrap_or_default();
         let mut chunks = Vec::new();
         let mut singles = Vec::new();
-        for (at, kind) in self.files(lane)? {
+        for (at, bytes, kind) in self.files(lane)? {
+            let place = at.as_str().to_owned();
             match kind {
-                Named::Lines => chunks.push(Chunk { files: vec![ChunkFile { place: at.as_str().to_owned(), offset: None }] }),
-                Named::Single(offset) if scope.wants(offset) => {
-                    singles.push(ChunkFile { place: at.as_str().to_owned(), offset: Some(offset) })
-                }
-                _ => {}
+                Named::Lines if cover.file(place.rsplit('/').next().unwrap_or_default(), bytes) => {}
+                Named::Lines => chunks.push(Chunk { files: vec![ChunkFile { place, offset: None }] }),
+                Named::Single(offset) => singles.push((offset, place)),
+                Named::Other => {}
             }
         }
+        singles.sort();
+        let sealed = cover.singles(&singles.iter().map(|(offset, _)| *offset).collect::<Vec<_>>());
+        let wanted = singles.into_iter().zip(sealed).filter(|((offset, _), sealed)| !sealed && scope.wants(*offset));
+        let singles: Vec<ChunkFile> = wanted.map(|((offset, place), _)| ChunkFile { place, offset: Some(offset) }).collect();
         chunks.extend(singles.chunks(FILES_A_CHUNK).map(|files| Chunk { files: files.to_vec() }));
         Ok(chunks)
     }

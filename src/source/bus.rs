@@ -83,7 +83,7 @@ impl EventLog for FileBus {
     }
 
     fn bounds(&self, lane: &Lane) -> Result<Bounds, SourceError> {
-        Ok(Bounds { retained_from: self.meta(lane)?.map(|m| m.base), ignored_files: 0 })
+        Ok(Bounds { retained_from: self.meta(lane)?.map(|m| m.base), ..Bounds::default() })
     }
 
     fn chunks(&self, lane: &Lane, ranges: &[OffsetRange]) -> Result<Vec<Chunk>, SourceError> {

@@ -7,23 +7,30 @@ mod bus;
 mod conformance;
 pub mod labels;
 mod lines;
+mod payload;
 mod record;
+pub mod sealed;
 
 use std::fmt;
 use std::ops::ControlFlow;
 
 pub use archive::Archive;
 pub use bus::FileBus;
-pub use record::{Decoder, EventRecord, equals};
+pub use payload::{Field, FieldColumn, FieldValues, Payload, equals};
+pub use record::{Decoder, EventRecord};
+pub use sealed::Sealed;
 
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::contract::{Offset, ReasonCode};
+use crate::store::{ErrorKind, StoreError};
 
 /// Which side served a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// The archive: the truth.
     Archive,
+    /// A sealed segment, which stands for records of the archive.
+    Sealed,
     /// The event bus: an accelerator for what is still retained.
     Bus,
 }
@@ -33,6 +40,7 @@ impl Source {
     pub fn as_str(self) -> &'static str {
         match self {
             Source::Archive => "ARCHIVE",
+            Source::Sealed => "SEALED",
             Source::Bus => "EB",
         }
     }
@@ -52,7 +60,7 @@ pub struct SourceError {
     pub place: String,
     /// What happened.
     pub message: String,
-    /// `SOURCE_IO`, or `REF_ACCESS_DENIED` for a link that leaves the root.
+    /// `SOURCE_IO`, `REF_ACCESS_DENIED` for a link that leaves the root, or `SEALED_SEGMENT_INVALID`.
     pub code: ReasonCode,
 }
 
@@ -67,11 +75,23 @@ impl SourceError {
     }
 }
 
+pub(crate) fn of_store(error: StoreError) -> SourceError {
+    let code = if error.kind == ErrorKind::Denied { ReasonCode::RefAccessDenied } else { ReasonCode::SourceIo };
+    SourceError { place: error.place, message: error.message, code }
+}
+
 /// A piece of one lane that can be read on its own, in parallel with others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
     /// What to read, meaningful to the log that made it.
     pub(crate) files: Vec<ChunkFile>,
+}
+
+impl Chunk {
+    /// The first file of the piece; of a file of lines it is the only one.
+    pub fn place(&self) -> &str {
+        self.files.first().map(|file| file.place.as_str()).unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,12 +127,24 @@ pub struct Fault {
 }
 
 /// What a log knows of a lane before anything is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Bounds {
     /// Where retention begins, for a log that forgets.
     pub retained_from: Option<Offset>,
     /// Files whose names are not this log's, left alone and counted.
     pub ignored_files: u64,
+    /// Ranges, sorted and disjoint, of which this log holds every record that there ever was: where all of it
+    /// was read, an offset that it did not deliver is none (O066).
+    pub attested: Vec<OffsetRange>,
+}
+
+/// What is asked of a record besides its place, id, time and hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs<'a> {
+    /// The envelope as text, and with it everything.
+    Envelope,
+    /// These payload fields.
+    Fields(&'a [String]),
 }
 
 /// What a read needs to know.
@@ -124,8 +156,10 @@ pub struct ReadScope<'a> {
     pub lane: &'a Lane,
     /// Wanted offsets, sorted and disjoint; records outside are passed over.
     pub ranges: &'a [OffsetRange],
-    /// Whether declared payload hashes are recomputed.
+    /// Whether declared payload hashes are recomputed, where that was not done before.
     pub verify: bool,
+    /// What is asked of each record; a log may give more.
+    pub needs: Needs<'a>,
 }
 
 impl ReadScope<'_> {

@@ -3,9 +3,9 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::payload::Payload;
 use super::{Delivery, Fault, ReadScope};
 use crate::contract::{Offset, OffsetKind, ReasonCode};
 use crate::digest::unhex32;
@@ -28,16 +28,18 @@ pub struct EventRecord<'a> {
     pub payload_hash: [u8; 32],
     /// Scenario run, where the event names one.
     pub scenario_run_id: Option<Cow<'a, str>>,
-    /// The payload object, where there is one.
-    pub payload: Option<Item<'a>>,
-    /// The whole envelope.
-    pub envelope: Item<'a>,
+    /// The payload hash as its record declares it, where it does.
+    pub declared: Option<Cow<'a, str>>,
+    /// The payload's fields, at least those that were asked for.
+    pub payload: Payload<'a>,
+    /// The whole envelope; of a sealed segment only where it was asked for.
+    pub envelope: Option<Item<'a>>,
 }
 
 /// Per-thread state for decoding, reused from record to record.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    tape: Tape,
+    pub(super) tape: Tape,
     scratch: Vec<u8>,
 }
 
@@ -166,7 +168,7 @@ fn archived<'a>(doc: Doc<'a>, offset: Offset, scope: ReadScope<'_>, scratch: &mu
     }
     let Some(declared) = text(root, "payload_hash") else { return invalid("payload_hash is missing") };
     let payload_hash = verified(envelope, Some(&declared), scope.verify, scratch)?;
-    let event = event_of(envelope, offset, payload_hash)?;
+    let event = event_of(envelope, offset, payload_hash, Some(declared))?;
     // The copies beside the envelope are not covered by its hash, so they must say the same.
     for key in ["event_id", "platform_run_id", "scenario_run_id", "event_type"] {
         if let (Some(copy), Some(original)) = (stated(root, key), text(envelope, key))
@@ -202,7 +204,7 @@ fn published<'a>(doc: Doc<'a>, offset: Offset, scope: ReadScope<'_>, scratch: &m
         },
     };
     let payload_hash = verified(envelope, declared.as_deref(), scope.verify, scratch)?;
-    event_of(envelope, offset, payload_hash).map(Some)
+    event_of(envelope, offset, payload_hash, declared).map(Some)
 }
 
 /// The bare SHA-256 of the canonical envelope; what was declared is recomputed under its own recipe.
@@ -239,7 +241,12 @@ fn verified(envelope: Item<'_>, declared: Option<&str>, verify: bool, scratch: &
     }
 }
 
-fn event_of(envelope: Item<'_>, offset: Offset, payload_hash: [u8; 32]) -> Result<EventRecord<'_>, Bad> {
+fn event_of<'a>(
+    envelope: Item<'a>,
+    offset: Offset,
+    payload_hash: [u8; 32],
+    declared: Option<Cow<'a, str>>,
+) -> Result<EventRecord<'a>, Bad> {
     let event_id = match text(envelope, "event_id") {
         Some(id) if !id.is_empty() && id.len() <= MAX_EVENT_ID => id,
         Some(_) => return invalid(format!("event_id is empty or longer than {MAX_EVENT_ID} bytes")),
@@ -250,28 +257,14 @@ fn event_of(envelope: Item<'_>, offset: Offset, payload_hash: [u8; 32]) -> Resul
         Ok(ts) => ts,
         Err(e) => return invalid(format!("ts_utc: {e}")),
     };
-    let payload = envelope.get("payload").filter(|p| p.kind() == Kind::Object);
-    Ok(EventRecord { offset, event_id, ts, payload_hash, scenario_run_id: text(envelope, "scenario_run_id"), payload, envelope })
-}
-
-/// Whether a payload value equals a filter's or condition's scalar; a missing field equals null.
-/// Numbers are equal by value, whatever their spelling.
-pub fn equals(item: Option<Item<'_>>, wanted: &Value) -> bool {
-    use crate::contract::decimal::Token;
-    match (item, wanted) {
-        (None, Value::Null) => true,
-        (None, _) => false,
-        (Some(item), Value::Null) => item.is_null(),
-        (Some(item), Value::Bool(b)) => item.bool() == Some(*b),
-        (Some(item), Value::String(s)) => item.str().is_some_and(|t| t == s.as_str()),
-        (Some(item), Value::Number(n)) => match (item.number(), n.as_str()) {
-            (Some(a), b) if a == b => true,
-            (Some(a), b) => match (Token::parse(a, true), Token::parse(b, true)) {
-                (Some(a), Some(b)) => a.normal() == b.normal(),
-                _ => false,
-            },
-            _ => false,
-        },
-        _ => false,
-    }
+    Ok(EventRecord {
+        offset,
+        event_id,
+        ts,
+        payload_hash,
+        scenario_run_id: text(envelope, "scenario_run_id"),
+        declared,
+        payload: Payload::of(envelope),
+        envelope: Some(envelope),
+    })
 }

@@ -12,7 +12,7 @@ use crate::contract::{Offset, OffsetKind, ReasonCode, path_safe};
 use crate::pipeline::gate::{Env, Phase, Refusal};
 use crate::pipeline::{parallel, run};
 use crate::source::labels::{self, LabelQuery};
-use crate::source::{Decoder, Delivery, ReadScope};
+use crate::source::{Decoder, Delivery, Needs, ReadScope};
 use crate::store::Ref;
 use crate::time::Instant;
 
@@ -93,7 +93,7 @@ pub(super) fn lanes(env: &Env, run: &str, selectors: &Selectors) -> Result<Vec<L
             let Some((lane_at, log_at, chunk)) = items.get(index) else { return Ok(()) };
             let (Some(lane), Some(log)) = (lanes.get(*lane_at), logs.get(*log_at)) else { return Ok(()) };
             let ranges = [everything(lane.kind)];
-            let scope = ReadScope { platform_run_id: run, lane, ranges: &ranges, verify: false };
+            let scope = ReadScope { platform_run_id: run, lane, ranges: &ranges, verify: false, needs: Needs::Fields(&[]) };
             let mut mine = LaneFound::new(lane.clone());
             let source = log.source().as_str();
             log.read(chunk, scope, decoder, &mut |delivery| {

@@ -9,6 +9,7 @@ use crate::engine::EngineError;
 use crate::engine::interval::{RangeSet, total};
 use crate::engine::sorter::Merge;
 use crate::source::Source;
+use crate::source::sealed::contains;
 
 /// Bytes of a proof record: offset, source, kind, hash.
 pub(super) const RECORD: usize = 24 + 1 + 1 + 32;
@@ -30,7 +31,11 @@ pub(super) enum Kind {
 /// One record as sorted bytes.
 pub(super) fn proof_record(offset: Offset, source: Source, kind: Kind, hash: &[u8; 32]) -> [u8; RECORD] {
     let mut record = [0u8; RECORD];
-    let side = u8::from(source == Source::Bus);
+    let side = match source {
+        Source::Archive => 0,
+        Source::Sealed => 1,
+        Source::Bus => 2,
+    };
     let bytes = offset.to_bytes().into_iter().chain([side, kind as u8]).chain(*hash);
     for (slot, byte) in record.iter_mut().zip(bytes) {
         *slot = byte;
@@ -56,7 +61,11 @@ fn parse(record: &[u8; RECORD]) -> Option<Record> {
     };
     Some(Record {
         offset: Offset::from_bytes(*offset),
-        source: if *side == 0 { Source::Archive } else { Source::Bus },
+        source: match side {
+            0 => Source::Archive,
+            1 => Source::Sealed,
+            _ => Source::Bus,
+        },
         kind,
         hash: *rest.first_chunk::<32>()?,
     })
@@ -124,6 +133,8 @@ pub(super) struct LaneProof {
     pub(super) unreadable: Vec<Offset>,
     foreign: u64,
     archive: u64,
+    /// Of those, how many a sealed segment stands for.
+    sealed: u64,
     bus: u64,
     both: u64,
     doubled: u64,
@@ -136,6 +147,7 @@ pub(super) struct LaneProof {
 #[derive(Default)]
 struct Group {
     archive: Option<Content>,
+    sealed: Option<Content>,
     bus: Option<Content>,
     unreadable: bool,
     unselected: bool,
@@ -172,25 +184,63 @@ impl Group {
             }
             Kind::Foreign => Content::Foreign,
         };
-        let side = if record.source == Source::Archive { &mut self.archive } else { &mut self.bus };
+        let (side, code) = match record.source {
+            Source::Archive => (&mut self.archive, ReasonCode::ReplayDuplicateOffsetMismatch),
+            Source::Sealed => (&mut self.sealed, ReasonCode::SealedSegmentConflict),
+            Source::Bus => (&mut self.bus, ReasonCode::ReplayDuplicateOffsetMismatch),
+        };
         match side {
             None => *side = Some(content),
-            Some(earlier) if *earlier == content => self.doubled += 1,
-            Some(earlier) => {
-                self.conflict =
-                    Some((ReasonCode::ReplayDuplicateOffsetMismatch, format!("{} has it twice, {earlier} and {content}", record.source)));
-            }
+            // That segments overlap, or a raw record is there still, is no redelivery.
+            Some(earlier) if *earlier == content => self.doubled += u64::from(record.source != Source::Sealed),
+            Some(earlier) => self.conflict = Some((code, format!("{} has it twice, {earlier} and {content}", record.source))),
         }
+    }
+
+    /// What the archive has, in either form; a sealed segment stands for the raw record.
+    fn truth(&self) -> Option<(Content, Source)> {
+        let sealed = self.sealed.map(|content| (content, Source::Sealed));
+        sealed.or(self.archive.map(|content| (content, Source::Archive)))
+    }
+
+    /// What contradicts what, the worst last.
+    fn conflict(&mut self, attested: bool) -> Option<(ReasonCode, String)> {
+        let mut conflict = self.conflict.take();
+        match (self.sealed, self.archive) {
+            (Some(sealed), Some(raw)) if sealed != raw => {
+                conflict = Some((ReasonCode::SealedSegmentConflict, format!("a sealed segment has {sealed}, the raw archive {raw}")));
+            }
+            (None, Some(raw)) if attested => {
+                let message = format!("the raw archive has {raw}, and the sealed segment that attests the range has nothing");
+                conflict = Some((ReasonCode::SealedSegmentConflict, message));
+            }
+            _ => {}
+        }
+        match (self.truth(), self.bus) {
+            (Some((truth, _)), Some(bus)) if truth != bus => {
+                conflict = Some((ReasonCode::ReplayBasisMismatch, format!("the archive has {truth}, the bus {bus}")));
+            }
+            (None, Some(bus @ Content::Event(_))) if attested => {
+                conflict = Some((ReasonCode::ReplayBasisMismatch, format!("the bus has {bus}, and the archive attests that there is nothing")));
+            }
+            _ => {}
+        }
+        conflict
     }
 }
 
+/// What is to be proved of a lane.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'w> {
+    pub(super) kind: OffsetKind,
+    pub(super) ranges: &'w [OffsetRange],
+    pub(super) retained_from: Option<Offset>,
+    /// Where nothing is but what the sealed segments delivered.
+    pub(super) attested: &'w [OffsetRange],
+}
+
 /// Reads a lane's records in order and proves what they cover.
-pub(super) fn prove(
-    records: Merge<RECORD>,
-    kind: OffsetKind,
-    ranges: &[OffsetRange],
-    retained_from: Option<Offset>,
-) -> Result<LaneProof, EngineError> {
+pub(super) fn prove(records: Merge<RECORD>, wanted: Wanted<'_>) -> Result<LaneProof, EngineError> {
     let mut proof = LaneProof::default();
     let mut covered = RangeSet::new();
     let mut hasher = blake3::Hasher::new();
@@ -201,7 +251,7 @@ pub(super) fn prove(
             Some((offset, group)) if *offset == record.offset => group.add(&record),
             _ => {
                 if let Some((offset, group)) = current.take() {
-                    proof.close(offset, group, &mut covered, &mut hasher);
+                    proof.close(offset, group, wanted.attested, &mut covered, &mut hasher);
                 }
                 let mut group = Group::default();
                 group.add(&record);
@@ -210,26 +260,30 @@ pub(super) fn prove(
         }
     }
     if let Some((offset, group)) = current {
-        proof.close(offset, group, &mut covered, &mut hasher);
+        proof.close(offset, group, wanted.attested, &mut covered, &mut hasher);
     }
     proof.digest = hasher.finalize().to_hex().to_string();
-    proof.covered = covered.count();
     let end = covered.ranges().last().map(|r| r.end);
-    for range in covered.missing_from(ranges) {
-        split_gap(range, kind, retained_from, end, &proof.unreadable, &mut proof.gaps);
+    // What was not delivered is none where that is attested.
+    let missing = RangeSet::of(wanted.attested).missing_from(&covered.missing_from(wanted.ranges));
+    proof.covered = total(wanted.ranges).above(total(&missing));
+    for range in missing {
+        split_gap(range, wanted.kind, wanted.retained_from, end, &proof.unreadable, &mut proof.gaps);
     }
     Ok(proof)
 }
 
 impl LaneProof {
-    fn close(&mut self, offset: Offset, group: Group, covered: &mut RangeSet, hasher: &mut blake3::Hasher) {
-        let mut conflict = group.conflict;
-        if let (Some(archive), Some(bus)) = (group.archive, group.bus) {
-            self.both += 1;
-            if archive != bus {
-                conflict = Some((ReasonCode::ReplayBasisMismatch, format!("the archive has {archive}, the bus {bus}")));
-            }
-        }
+    fn close(
+        &mut self,
+        offset: Offset,
+        mut group: Group,
+        attested: &[OffsetRange],
+        covered: &mut RangeSet,
+        hasher: &mut blake3::Hasher,
+    ) {
+        self.both += u64::from(group.truth().is_some() && group.bus.is_some());
+        let conflict = group.conflict(!attested.is_empty() && contains(attested, offset));
         if let Some((code, message)) = conflict {
             self.conflict_total += 1;
             if self.conflicts.len() < KEPT {
@@ -237,8 +291,8 @@ impl LaneProof {
             }
         }
         self.doubled += group.doubled;
-        let (content, source) = match (group.archive, group.bus) {
-            (Some(content), _) => (content, Source::Archive),
+        let (content, source) = match (group.truth(), group.bus) {
+            (Some(truth), _) => truth,
             (None, Some(content)) => (content, Source::Bus),
             (None, None) => {
                 if self.unreadable.len() < KEPT {
@@ -251,11 +305,11 @@ impl LaneProof {
             self.unreadable.push(offset);
         }
         covered.push(offset);
-        if source == Source::Archive {
-            self.archive += 1
-        } else {
-            self.bus += 1
+        match source {
+            Source::Bus => self.bus += 1,
+            Source::Archive | Source::Sealed => self.archive += 1,
         }
+        self.sealed += u64::from(source == Source::Sealed);
         self.serve(offset, source);
         match content {
             Content::Foreign => self.foreign += 1,
@@ -295,7 +349,7 @@ impl LaneProof {
         let missing = self.gaps.iter().fold(Offset::default(), |sum, g| sum.plus(g.range.span()));
         json!({
             "topic": lane.topic, "partition": lane.partition, "offset_kind": lane.kind, "feasibility": outcome, "required_offsets": big(total(ranges)),
-            "on_archive": self.archive, "on_bus": self.bus + self.both, "missing_offsets": big(missing), "bus_retained_from": retained_from,
+            "on_archive": self.archive, "on_sealed": self.sealed, "on_bus": self.bus + self.both, "missing_offsets": big(missing), "bus_retained_from": retained_from,
             "missing_ranges": self.gaps.iter().map(|g| json!({"start_offset": g.range.start, "end_offset": g.range.end, "cause": g.cause.as_str()})).collect::<Vec<_>>(),
         })
     }
@@ -303,7 +357,7 @@ impl LaneProof {
     /// How this attempt found the lane: who served what, and where bus took over from archive.
     pub(super) fn observed(&self, lane: &Lane, ranges: &[OffsetRange], retained_from: Option<Offset>, ignored_files: u64) -> Value {
         let first_bus = self.served.iter().find(|(_, s)| *s == Source::Bus).map(|(r, _)| r.start);
-        let archive_after = first_bus.is_some_and(|bus| self.served.iter().any(|(r, s)| *s == Source::Archive && r.start > bus));
+        let archive_after = first_bus.is_some_and(|bus| self.served.iter().any(|(r, s)| *s != Source::Bus && r.start > bus));
         let mode = match (self.archive, self.bus) {
             (0, 0) => "NOTHING",
             (_, 0) => "ARCHIVE_ONLY",
@@ -317,7 +371,7 @@ impl LaneProof {
         json!({
             "topic": lane.topic, "partition": lane.partition, "offset_kind": lane.kind, "requested_ranges": ranges.iter().map(range).collect::<Vec<_>>(),
             "required_offsets": big(required), "covered_offsets": big(self.covered), "missing_offsets": big(missing), "mismatch_count": self.conflict_total,
-            "delivered_events": self.delivered, "foreign_records": self.foreign, "served_by_archive": self.archive, "served_by_bus": self.bus, "compared_on_both": self.both,
+            "delivered_events": self.delivered, "foreign_records": self.foreign, "served_by_archive": self.archive, "served_by_sealed": self.sealed, "served_by_bus": self.bus, "compared_on_both": self.both,
             "redelivered_offsets": self.doubled, "cutover": {"mode": mode, "cutover_offset": first_bus, "bus_retained_from": retained_from}, "ignored_files": ignored_files,
             "selected_ranges": self.served.iter().map(|(r, s)| json!({"start_offset": r.start, "end_offset": r.end, "source": s.as_str()})).collect::<Vec<_>>(),
             "selected_ranges_total": self.served_total,
@@ -389,7 +443,8 @@ mod tests {
         let sorter = Sorter::<RECORD>::new(Arc::new(Budget::new(1 << 20)), Arc::new(Scratch::new(dir.path(), "t", "1").unwrap()));
         sorter.push(records.iter().map(|(o, s, k, h)| proof_record((*o).into(), *s, *k, &[*h; 32])).collect()).unwrap();
         let ranges: Vec<OffsetRange> = ranges.iter().map(|(s, e)| OffsetRange { start: (*s).into(), end: (*e).into() }).collect();
-        prove(sorter.finish().unwrap(), kind, &ranges, retained.map(Offset::from)).unwrap()
+        let wanted = Wanted { kind, ranges: &ranges, retained_from: retained.map(Offset::from), attested: &[] };
+        prove(sorter.finish().unwrap(), wanted).unwrap()
     }
 
     use Kind::{Event, Foreign, Unreadable};

@@ -21,7 +21,7 @@ use crate::pipeline::peek::Peek;
 use crate::pipeline::pin::{self, Found, Pinned};
 use crate::pipeline::publish::{self, Commit, Published};
 use crate::pipeline::replay::Replayed;
-use crate::source::{Archive, EventLog, FileBus, labels};
+use crate::source::{Archive, EventLog, FileBus, Sealed, labels};
 use crate::store::{Immutable, Ref, RefType, create_immutable};
 use crate::time::Instant;
 
@@ -69,10 +69,13 @@ pub(super) struct Attempt<'a> {
     handed_back: Option<&'static str>,
 }
 
-/// The logs of a run: the archive is the truth, the bus an accelerator.
+/// The logs of a run: the archive is the truth, sealed segments stand for what they verified of it, and the
+/// bus is an accelerator.
 pub(crate) fn event_logs(env: &Env, run: &str) -> Result<Vec<Box<dyn EventLog>>, Refusal> {
     let bus = FileBus::open(&env.config.path("bus")).map_err(|e| Refusal::new(ReasonCode::SourceIo, Phase::Replay, e.to_string()))?;
-    Ok(vec![Box::new(Archive::new(env.store.clone(), run)), Box::new(bus)])
+    let sealed = Sealed::new(env.store.clone(), run);
+    let archive = Archive::new(env.store.clone(), run).beside(sealed.index());
+    Ok(vec![Box::new(sealed), Box::new(archive), Box::new(bus)])
 }
 
 /// The label store, through the evidence corridor.

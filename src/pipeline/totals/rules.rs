@@ -56,13 +56,12 @@ fn present<'t>(object: Item<'t>, key: &str) -> Option<Item<'t>> {
     object.get(key).filter(|v| !v.is_null() && v.str().is_none_or(|s| !s.is_empty()))
 }
 
-/// Takes one event of a topic.
-pub(super) fn take(event: &EventRecord<'_>, topic: &str, precedence: &[String], scratch: &mut Vec<u8>) -> Taken {
-    let envelope = event.envelope;
+/// Takes one event of a topic; `envelope` is its own.
+pub(super) fn take(event: &EventRecord<'_>, envelope: Item<'_>, topic: &str, precedence: &[String], scratch: &mut Vec<u8>) -> Taken {
     let text = |key: &str| envelope.get(key).and_then(Item::str).map(|s| s.trim().to_owned()).unwrap_or_default();
     let (event_type, class) = (text("event_type"), text("event_class"));
     let of_topic = || CLASSES.iter().find(|(name, _)| *name == topic).map_or(topic, |(_, class)| class).to_owned();
-    let (key, amount) = (key(event, precedence), amount(event.payload));
+    let (key, amount) = (key(event, precedence), amount(event.payload.item()));
     let verdict = match () {
         () if event_type.is_empty() => Verdict::InvalidEnvelope,
         () if PINS.iter().any(|pin| present(envelope, pin).is_none()) => Verdict::InvalidPins,
@@ -85,7 +84,7 @@ pub(super) fn take(event: &EventRecord<'_>, topic: &str, precedence: &[String], 
 /// The first field of the precedence that holds something, as text, else the event's own id; nothing
 /// where it holds a list or an object.
 fn key(event: &EventRecord<'_>, precedence: &[String]) -> Option<(String, String)> {
-    let held = event.payload.and_then(|payload| precedence.iter().find_map(|name| present(payload, name).map(|item| (name, item))));
+    let held = event.payload.item().and_then(|payload| precedence.iter().find_map(|name| present(payload, name).map(|item| (name, item))));
     match held {
         Some((name, item)) => as_text(item).map(|id| (name.clone(), id)),
         None => Some((OWN_ID.to_owned(), event.event_id.to_string())),
@@ -168,6 +167,7 @@ pub(super) fn python_float(value: f64) -> String {
 mod tests {
     use super::*;
     use crate::json::Tape;
+    use crate::source::Payload;
     use crate::time::Instant;
 
     fn taken(envelope: &str, topic: &str) -> Taken {
@@ -180,10 +180,11 @@ mod tests {
             ts: Instant(0),
             payload_hash: [0; 32],
             scenario_run_id: None,
-            payload: envelope.get("payload").filter(|p| p.kind() == Kind::Object),
-            envelope,
+            declared: None,
+            payload: Payload::of(envelope),
+            envelope: Some(envelope),
         };
-        take(&event, topic, &["flow_id".into(), OWN_ID.into()], &mut Vec::new())
+        take(&event, envelope, topic, &["flow_id".into(), OWN_ID.into()], &mut Vec::new())
     }
 
     const PINNED: &str = r#""event_type":"x","platform_run_id":"R","scenario_run_id":"s","manifest_fingerprint":"m","parameter_hash":"p","scenario_id":"i","seed":0,"ts_utc":"T""#;

@@ -1,0 +1,181 @@
+//! Reading a segment: the file's digest stands for every hash in it, and only the columns that are needed
+//! are decoded.
+
+use std::borrow::Cow;
+use std::io::Read;
+use std::ops::ControlFlow;
+
+use arrow::array::{Array, AsArray, FixedSizeBinaryArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use bytes::Bytes;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::columns::{DECLARED, ENVELOPE, EVENT_ID, FIELD, HASH, OFFSET, SCENARIO, TS, agrees, field_values};
+use super::{Segment, invalid};
+use crate::contract::Offset;
+use crate::contract::intent::OffsetRange;
+use crate::source::payload::{FieldColumn, Payload};
+use crate::source::{Decoder, Delivery, EventRecord, Needs, ReadScope, Sink, SourceError, of_store};
+use crate::store::Store;
+use crate::time::Instant;
+
+/// Rows that are decoded at a time.
+const BATCH: usize = 8_192;
+
+/// The bytes of a segment's file, which are those of its sidecar.
+pub(super) fn whole(store: &dyn Store, segment: &Segment) -> Result<Bytes, SourceError> {
+    let wanted = &segment.sidecar.file;
+    let mut bytes = Vec::new();
+    let reader = store.open(&segment.file).map_err(of_store)?;
+    // One byte more than there may be tells a longer file.
+    reader.take(wanted.bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| SourceError::io(segment.file.as_str(), &e))?;
+    let found = blake3::hash(&bytes).to_hex();
+    if bytes.len() as u64 != wanted.bytes || found.as_str() != wanted.blake3 {
+        return Err(invalid(&segment.file, format!("the file's digest is {found}, and its sidecar says {}", wanted.blake3)));
+    }
+    Ok(Bytes::from(bytes))
+}
+
+/// The columns of one batch.
+struct Batch {
+    offset: Offsets,
+    event_id: StringArray,
+    ts: arrow::array::TimestampMicrosecondArray,
+    hash: FixedSizeBinaryArray,
+    declared: Option<StringArray>,
+    scenario: StringArray,
+    envelope: Option<StringArray>,
+    fields: Vec<FieldColumn>,
+}
+
+enum Offsets {
+    Dense(Int64Array),
+    Text(StringArray),
+}
+
+impl Offsets {
+    fn get(&self, row: usize) -> Option<Offset> {
+        match self {
+            Offsets::Dense(a) => u64::try_from(a.value(row)).ok().map(Offset::from),
+            Offsets::Text(a) => Offset::parse(a.value(row)),
+        }
+    }
+}
+
+impl Batch {
+    fn of(batch: &RecordBatch, segment: &Segment) -> Option<Self> {
+        let column = |name: &str| batch.column_by_name(name);
+        let text = |name: &str| column(name)?.as_string_opt::<i32>().cloned();
+        let offset = match column(OFFSET)?.as_primitive_opt::<Int64Type>() {
+            Some(dense) => Offsets::Dense(dense.clone()),
+            None => Offsets::Text(text(OFFSET)?),
+        };
+        let mut fields = Vec::new();
+        for spec in &segment.sidecar.schema {
+            if let (Some(name), Some(array)) = (spec.name.strip_prefix(FIELD), column(&spec.name)) {
+                fields.push(FieldColumn { name: name.to_owned(), values: field_values(spec.column_type, array)? });
+            }
+        }
+        Some(Batch {
+            offset,
+            event_id: text(EVENT_ID)?,
+            ts: column(TS)?.as_primitive_opt::<TimestampMicrosecondType>()?.clone(),
+            hash: column(HASH)?.as_fixed_size_binary_opt()?.clone(),
+            declared: text(DECLARED),
+            scenario: text(SCENARIO)?,
+            envelope: text(ENVELOPE),
+            fields,
+        })
+    }
+
+    /// The record in a row; `decoder` reads its envelope where that is there.
+    fn record<'a>(&'a self, row: usize, offset: Offset, decoder: &'a mut Decoder) -> Result<EventRecord<'a>, String> {
+        let text = |array: &'a StringArray| array.is_valid(row).then(|| Cow::Borrowed(array.value(row)));
+        let envelope = match &self.envelope {
+            Some(envelopes) => Some(decoder.tape.parse(envelopes.value(row).as_bytes()).map_err(|e| e.to_string())?.root()),
+            None => None,
+        };
+        Ok(EventRecord {
+            offset,
+            event_id: Cow::Borrowed(self.event_id.value(row)),
+            ts: Instant(self.ts.value(row)),
+            payload_hash: self.hash.value(row).try_into().map_err(|_| "a hash that is not 32 bytes")?,
+            scenario_run_id: text(&self.scenario),
+            declared: self.declared.as_ref().and_then(text),
+            payload: envelope.map_or(Payload::Row(&self.fields, row), Payload::of),
+            envelope,
+        })
+    }
+}
+
+/// Which columns answer the needs: the payload's where that is enough, else the envelope.
+fn projection(segment: &Segment, needs: Needs<'_>) -> Vec<usize> {
+    let schema = &segment.sidecar.schema;
+    let has = |field: &String| schema.iter().any(|c| c.name.strip_prefix(FIELD) == Some(field));
+    let fields = match needs {
+        Needs::Fields(fields) if segment.sidecar.payload_complete || fields.iter().all(has) => Some(fields),
+        _ => None,
+    };
+    let wanted = |name: &str| match (name.strip_prefix(FIELD), fields) {
+        (Some(field), Some(fields)) => fields.iter().any(|f| f == field),
+        (Some(_), None) => false,
+        (None, Some(_)) => name != ENVELOPE && name != DECLARED,
+        (None, None) => true,
+    };
+    schema.iter().enumerate().filter(|(_, column)| wanted(&column.name)).map(|(at, _)| at).collect()
+}
+
+/// Delivers the wanted records of a segment whose bytes were checked.
+pub(super) fn deliver(
+    segment: &Segment,
+    bytes: Bytes,
+    scope: ReadScope<'_>,
+    decoder: &mut Decoder,
+    sink: &mut Sink<'_>,
+) -> Result<ControlFlow<()>, SourceError> {
+    let broken = |what: &str| invalid(&segment.file, what);
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| broken(&e.to_string()))?;
+    if !agrees(builder.schema(), &segment.sidecar.schema) {
+        return Err(broken("the file has other columns than its sidecar says"));
+    }
+    let mask = ProjectionMask::roots(builder.parquet_schema(), projection(segment, scope.needs));
+    let reader = builder.with_projection(mask).with_batch_size(BATCH).build().map_err(|e| broken(&e.to_string()))?;
+    let all_wanted = scope.ranges.iter().any(|r| r.start <= segment.sidecar.start_offset && segment.sidecar.end_offset <= r.end);
+    let mut checked = Checked { segment: segment.sidecar.range(), last: None, records: 0 };
+    for batch in reader {
+        let batch = batch.map_err(|e| broken(&e.to_string()))?;
+        let columns = Batch::of(&batch, segment).ok_or_else(|| broken("a column of another type than its sidecar says"))?;
+        for row in 0..batch.num_rows() {
+            let offset = columns.offset.get(row).filter(|o| checked.next(*o));
+            let offset = offset.ok_or_else(|| broken("offsets out of order or outside its range"))?;
+            if !all_wanted && !scope.wants(offset) {
+                continue;
+            }
+            let event = columns.record(row, offset, decoder).map_err(|what| broken(&what))?;
+            if sink(Delivery::Event(event)).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+    }
+    if checked.records != segment.sidecar.records {
+        return Err(broken("it holds another number of records than its sidecar says"));
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Whether offsets come as a segment must have them.
+struct Checked {
+    segment: OffsetRange,
+    last: Option<Offset>,
+    records: u64,
+}
+
+impl Checked {
+    fn next(&mut self, offset: Offset) -> bool {
+        let lawful = self.segment.contains(offset) && self.last.is_none_or(|last| last < offset);
+        self.last = Some(offset);
+        self.records += 1;
+        lawful
+    }
+}
