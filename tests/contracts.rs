@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use crate::support::{FLIGHTS_RUN, Workspace, files, repository};
 
-fn schema(name: &str) -> jsonschema::Validator {
+pub(crate) fn schema(name: &str) -> jsonschema::Validator {
     let text = fs::read_to_string(repository().join(format!("contracts/{name}.schema.json"))).unwrap();
     jsonschema::validator_for(&serde_json::from_str(&text).unwrap()).unwrap()
 }
 
-fn valid(schema: &jsonschema::Validator, what: &str, document: &Value) {
+pub(crate) fn valid(schema: &jsonschema::Validator, what: &str, document: &Value) {
     let problems: Vec<String> = schema.iter_errors(document).map(|e| format!("{} at {}", e, e.instance_path())).collect();
     assert_eq!(problems, [""; 0], "{what}: {document}");
 }

@@ -9,6 +9,7 @@ mod demos;
 mod determinism;
 mod diff;
 mod explain;
+mod exports;
 mod faults;
 mod generate;
 mod intent_new;
