@@ -205,6 +205,41 @@ fn what_is_published_and_printed_fits_its_schema() {
 }
 
 #[test]
+fn what_is_asked_about_a_data_set_fits_its_schema() {
+    let w = Workspace::flights();
+    let id = |name: &str| w.build(name)["dataset"]["manifest_id"].as_str().unwrap().to_owned();
+    let (train, audit) = (id("train"), id("audit"));
+    let event = {
+        let first: Value = serde_json::from_str(w.text("labels/assertions.jsonl").lines().next().unwrap()).unwrap();
+        first["label_subject_key"]["event_id"].as_str().unwrap().to_owned()
+    };
+    let told = |args: &[&str]| {
+        let output = w.ofs(&[args, &["--json"]].concat());
+        assert!(!output.out.is_empty(), "{args:?}: {}", output.err);
+        output.json()
+    };
+    let (verify, diff, explain, report) = (schema("verify_v1"), schema("diff_v1"), schema("explain_v1"), schema("report_v1"));
+    valid(&verify, "verify", &told(&["verify", &train, "--reprove"]));
+    valid(&diff, "diff", &told(&["diff", &audit, &train]));
+    valid(&explain, "explain", &told(&["explain", &train, &event]));
+    valid(&explain, "explain of nothing", &told(&["explain", &train, "nobody"]));
+    valid(&report, "look", &told(&["report", "--look"]));
+    w.intent("v9", "train", |i| {
+        i["request_id"] = json!("request.v9");
+        i["feature_definition_set"]["feature_set_version"] = json!("v9");
+    });
+    w.run("v9").expect(3);
+    valid(&report, "report", &told(&["report"]));
+    // What does not hold fits, too.
+    w.write(&format!("store/{FLIGHTS_RUN}/ofs/datasets/{train}/part-00000.parquet"), "x");
+    let broken = told(&["verify", &train]);
+    valid(&verify, "verify of a broken one", &broken);
+    let mut more = broken;
+    more["extra"] = json!(1);
+    assert!(!verify.is_valid(&more));
+}
+
+#[test]
 fn requests_receipts_and_actions_fit_their_schemas() {
     let w = Workspace::flights();
     let (requests, receipts, actions) = (schema("ofs_job_request_v0"), schema("ofs_job_invocation_receipt_v0"), schema("action_v1"));
