@@ -8,6 +8,7 @@ pub mod console;
 pub mod contract;
 pub mod digest;
 pub mod engine;
+pub mod export;
 pub mod identity;
 pub mod json;
 pub mod ledger;

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use crate::support::{FLIGHTS_RUN, Workspace, files, repository};
 
-fn schema(name: &str) -> jsonschema::Validator {
+pub(crate) fn schema(name: &str) -> jsonschema::Validator {
     let text = fs::read_to_string(repository().join(format!("contracts/{name}.schema.json"))).unwrap();
     jsonschema::validator_for(&serde_json::from_str(&text).unwrap()).unwrap()
 }
 
-fn valid(schema: &jsonschema::Validator, what: &str, document: &Value) {
+pub(crate) fn valid(schema: &jsonschema::Validator, what: &str, document: &Value) {
     let problems: Vec<String> = schema.iter_errors(document).map(|e| format!("{} at {}", e, e.instance_path())).collect();
     assert_eq!(problems, [""; 0], "{what}: {document}");
 }
@@ -202,6 +202,41 @@ fn what_is_published_and_printed_fits_its_schema() {
     valid(&results, "rejected", &w.run("noid").expect(3).json());
     w.intent("clash", "train", |i| i["policy_revision"] = json!("other"));
     valid(&results, "mismatch", &w.run("clash").expect(3).json());
+}
+
+#[test]
+fn what_is_asked_about_a_data_set_fits_its_schema() {
+    let w = Workspace::flights();
+    let id = |name: &str| w.build(name)["dataset"]["manifest_id"].as_str().unwrap().to_owned();
+    let (train, audit) = (id("train"), id("audit"));
+    let event = {
+        let first: Value = serde_json::from_str(w.text("labels/assertions.jsonl").lines().next().unwrap()).unwrap();
+        first["label_subject_key"]["event_id"].as_str().unwrap().to_owned()
+    };
+    let told = |args: &[&str]| {
+        let output = w.ofs(&[args, &["--json"]].concat());
+        assert!(!output.out.is_empty(), "{args:?}: {}", output.err);
+        output.json()
+    };
+    let (verify, diff, explain, report) = (schema("verify_v1"), schema("diff_v1"), schema("explain_v1"), schema("report_v1"));
+    valid(&verify, "verify", &told(&["verify", &train, "--reprove"]));
+    valid(&diff, "diff", &told(&["diff", &audit, &train]));
+    valid(&explain, "explain", &told(&["explain", &train, &event]));
+    valid(&explain, "explain of nothing", &told(&["explain", &train, "nobody"]));
+    valid(&report, "look", &told(&["report", "--look"]));
+    w.intent("v9", "train", |i| {
+        i["request_id"] = json!("request.v9");
+        i["feature_definition_set"]["feature_set_version"] = json!("v9");
+    });
+    w.run("v9").expect(3);
+    valid(&report, "report", &told(&["report"]));
+    // What does not hold fits, too.
+    w.write(&format!("store/{FLIGHTS_RUN}/ofs/datasets/{train}/part-00000.parquet"), "x");
+    let broken = told(&["verify", &train]);
+    valid(&verify, "verify of a broken one", &broken);
+    let mut more = broken;
+    more["extra"] = json!(1);
+    assert!(!verify.is_valid(&more));
 }
 
 #[test]

@@ -114,6 +114,41 @@ fn basis_selection_and_definition_are_told_apart() {
     assert!(!columns.is_empty() && columns.iter().all(|c| c.starts_with("delay_max_")), "{columns:?}");
 }
 
+#[test]
+fn arrival_is_named_where_a_late_event_makes_the_difference() {
+    let w = Workspace::empty().unguarded();
+    w.ofs(&["generate", "--events", "3000", "--partitions", "2", "--seed", "11", w.path("g").to_str().unwrap()]).expect(0);
+    let at = |args: &[&str]| w.ofs_with(&[("OFS_WORKSPACE", w.path("g").to_str().unwrap())], args);
+    let authority = w.text("g/authority/features_v0.yaml");
+    let (head, group) = authority.split_once("feature_groups:\n").unwrap();
+    let arrival = group.replace("version: v1", "version: v2").replace("    key_type:", "    availability: arrival\n    key_type:");
+    w.write("g/authority/features_v0.yaml", format!("{head}feature_groups:\n{group}{arrival}"));
+    let mut intent = w.json("g/intents/audit.json");
+    let build = |intent: &Value| {
+        w.write("g/intents/x.json", intent.to_string());
+        at(&["run", w.path("g/intents/x.json").to_str().unwrap(), "--json"]).expect(0).json()["dataset"]["manifest_ref"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let by_event_time = build(&intent);
+    intent["request_id"] = json!("request.by.arrival");
+    intent["feature_definition_set"]["feature_set_version"] = json!("v2");
+    let by_arrival = build(&intent);
+    let told = at(&["diff", &by_event_time, &by_arrival, "--limit", "100000", "--json"]).expect(0).json();
+    assert_eq!(causes(&told), ["AVAILABILITY"], "{:#}", told["by_cause"]);
+    assert_eq!(told["columns"]["redefined"], json!([]));
+    // The index counts the rows that used a later arrival of their own partition; the counts of events differ in each.
+    let index =
+        by_event_time.replace("/manifests_nontraining/", "/datasets/").replace("/manifests/", "/datasets/").replace(".json", "/index.json");
+    let later = w.json(&format!("g/store/{index}"))["rows_using_later_arrivals"].as_u64().unwrap();
+    assert!(later > 0);
+    assert_eq!(
+        told["counts"],
+        json!({"added": 0, "removed": 0, "changed": later, "unchanged": told["left"]["rows"].as_u64().unwrap() - later})
+    );
+}
+
 fn kinds(report: &Value) -> BTreeSet<String> {
     report["problems"].as_array().unwrap().iter().map(|p| p["kind"].as_str().unwrap().to_owned()).collect()
 }

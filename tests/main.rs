@@ -1,6 +1,7 @@
 //! Black-box tests of the `ofs` binary: one test binary, a module for each subject.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod certificates;
 mod cli;
 mod closure;
 mod console;
@@ -9,6 +10,7 @@ mod demos;
 mod determinism;
 mod diff;
 mod explain;
+mod exports;
 mod faults;
 mod generate;
 mod intent_new;

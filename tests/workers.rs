@@ -51,6 +51,29 @@ fn errors(w: &Workspace, request: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_changed_byte_in_a_receipt_of_a_worker_is_found() {
+    let w = Workspace::flights();
+    submit(&w, "train").expect(0);
+    assert_eq!(once(&w), pairs(&[(TRAIN, "DONE")]));
+    let id = w.row(TRAIN)["manifest_id"].as_str().unwrap().to_owned();
+    w.ofs(&["verify", &id]).expect(0);
+    let at = format!("store/{FLIGHTS_RUN}/ofs/job_invocations/{TRAIN}/1.json");
+    let good = w.text(&at).into_bytes();
+    for byte in (0..good.len()).step_by(good.len() / 12).chain([good.len() - 1]) {
+        let mut bad = good.clone();
+        bad[byte] ^= 1 << (byte % 8);
+        w.write(&at, &bad);
+        let told = w.ofs(&["verify", &id, "--json"]).expect(3).json();
+        let named = told["problems"].as_array().unwrap().iter().any(|p| format!("store/{}", p["ref"].as_str().unwrap()) == at);
+        assert!(named, "byte {byte}: {told}");
+    }
+    w.write(&at, &good);
+    w.ofs(&["verify", &id]).expect(0);
+    fs::remove_file(w.path(&at)).unwrap();
+    w.ofs(&["verify", &id]).expect(3);
+}
+
+#[test]
 fn a_queued_request_is_built_like_any_other_and_leaves_a_receipt() {
     let w = Workspace::flights();
     let queued = submit(&w, "train").expect(0).json();

@@ -12,6 +12,7 @@ mod diff;
 mod doctor;
 mod events;
 mod explain;
+mod export;
 mod generate;
 mod init;
 mod intent;
@@ -19,6 +20,7 @@ mod keys;
 mod operator;
 mod plan;
 mod progress;
+mod prove;
 mod report;
 mod run;
 mod runs;
@@ -112,6 +114,10 @@ enum Command {
     Explain(explain::Args),
     /// Why two published data sets differ: identity first, rows second.
     Diff(diff::Args),
+    /// Write a datasheet, Croissant, OpenLineage events or an in-toto statement of a published data set.
+    Export(export::Args),
+    /// Certificates: no row depends on what it may not know; one row is in the data set.
+    Prove(prove::Args),
     /// Play a fail-closed scenario on embedded real data; works in an empty directory.
     Demo(demo::Args),
     /// The closure gate: everything that is owed, shown in a scratch workspace, with one evidence file.
@@ -252,6 +258,8 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Archive(args) => archive::run(&context, &args),
         Command::Explain(args) => explain::run(&context, &args),
         Command::Diff(args) => diff::run(&context, &args),
+        Command::Export(args) => export::run(&context, &args),
+        Command::Prove(args) => prove::run(&context, &args),
         Command::Demo(args) => demo::run(&context, &args),
         Command::Config(args) => config::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),

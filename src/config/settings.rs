@@ -62,6 +62,7 @@ pub static SETTINGS: &[Setting] = &[
     setting("launcher", "request_batch_limit", Kind::Int(1, 100_000), "20", "requests taken at one look"),
     setting("launcher", "lease_seconds", Kind::Int(1, 86_400), "15", "life of a lease without a heartbeat"),
     setting("launcher", "stall_seconds", Kind::Int(1, 86_400), "120", "RUNNING without progress this long counts as stuck"),
+    setting("launcher", "reuse_superseded", Kind::Flag, "true", "whether a superseded data set may answer another request"),
     setting("launcher", "max_pause_seconds", Kind::Int(1, 604_800), "3600", "longest pause at a gate before the run is handed back"),
     setting("observe", "metrics", Kind::Flag, "true", "keep metrics; false: recorded as skipped"),
     setting("observe", "health", Kind::Flag, "true", "keep the health verdict; false: recorded as skipped"),

@@ -142,12 +142,46 @@ pub fn leaves(batch: &RecordBatch) -> Result<Vec<Hash>, EngineError> {
     Ok(leaves)
 }
 
+/// The encoding of one row of a batch: what its leaf is taken of, after the leaf's own first byte.
+///
+/// # Errors
+/// A type that no column of a data set has.
+pub fn encoded(batch: &RecordBatch, row: usize) -> Result<Vec<u8>, EngineError> {
+    let mut bytes = Vec::with_capacity(512);
+    for array in batch.columns() {
+        column(array.as_ref())?.encode(row, &mut bytes);
+    }
+    Ok(bytes)
+}
+
 fn node(left: &Hash, right: &Hash) -> Hash {
     let mut bytes = [0u8; 65];
     for (slot, byte) in bytes.iter_mut().zip(std::iter::once(&1u8).chain(left).chain(right)) {
         *slot = *byte;
     }
     *blake3::hash(&bytes).as_bytes()
+}
+
+/// The way of one leaf to the top: what its subtree was joined with, from the bottom up. On which side each
+/// stands follows from the number of the leaf and the number of all.
+#[derive(Debug, Clone, Default)]
+pub struct Audit {
+    /// Number of the watched leaf, from 0; nothing is noted where none is watched.
+    pub leaf: Option<u64>,
+    /// The siblings.
+    pub path: Vec<Hash>,
+}
+
+impl Audit {
+    /// Two neighbouring subtrees, the left of which begins at leaf `from`, become one.
+    fn joined(&mut self, from: u64, left: (u64, &Hash), right: (u64, &Hash)) {
+        let Some(leaf) = self.leaf else { return };
+        if (from..from + left.0).contains(&leaf) {
+            self.path.push(*right.1);
+        } else if (from + left.0..from + left.0 + right.0).contains(&leaf) {
+            self.path.push(*left.1);
+        }
+    }
 }
 
 /// The tree while it grows: complete subtrees with their sizes, largest first.
@@ -165,13 +199,19 @@ impl Tree {
 
     /// Adds the next leaf.
     pub fn push(&mut self, leaf: Hash) {
+        self.push_beside(leaf, &mut Audit::default());
+    }
+
+    /// Adds the next leaf, and notes what the watched leaf meets on its way up.
+    pub fn push_beside(&mut self, leaf: Hash, audit: &mut Audit) {
         let mut entry = (1u64, leaf);
+        self.count += 1;
         while let Some((size, left)) = self.stack.last().copied().filter(|(size, _)| *size == entry.0) {
             self.stack.pop();
+            audit.joined(self.count - 2 * size, (size, &left), (size, &entry.1));
             entry = (size * 2, node(&left, &entry.1));
         }
         self.stack.push(entry);
-        self.count += 1;
     }
 
     /// How many leaves there are.
@@ -181,7 +221,22 @@ impl Tree {
 
     /// The root over the schema, the count and all leaves.
     pub fn root(&self, schema: &Hash) -> Hash {
-        let top = self.stack.iter().rev().map(|(_, hash)| *hash).reduce(|right, left| node(&left, &right)).unwrap_or([0; 32]);
+        self.root_beside(schema, &mut Audit::default())
+    }
+
+    /// As [`Tree::root`], and ends the watched leaf's way up.
+    pub fn root_beside(&self, schema: &Hash, audit: &mut Audit) -> Hash {
+        let mut top = None;
+        for (size, left) in self.stack.iter().rev() {
+            top = Some(match top {
+                None => (*size, *left),
+                Some((behind, right)) => {
+                    audit.joined(self.count - behind - size, (*size, left), (behind, &right));
+                    (behind + size, node(left, &right))
+                }
+            });
+        }
+        let top = top.map_or([0; 32], |(_, hash)| hash);
         let mut bytes = vec![2u8];
         bytes.extend_from_slice(schema);
         bytes.extend_from_slice(&self.count.to_le_bytes());
@@ -224,6 +279,33 @@ mod tests {
         }
     }
 
+    /// The top, from a leaf and its siblings, by the recursive definition.
+    fn climb(leaf: Hash, at: usize, n: usize, path: &[Hash]) -> Hash {
+        let Some((last, rest)) = path.split_last() else {
+            assert_eq!((at, n), (0, 1));
+            return leaf;
+        };
+        let mut split = 1;
+        while split * 2 < n {
+            split *= 2;
+        }
+        if at < split { node(&climb(leaf, at, split, rest), last) } else { node(last, &climb(leaf, at - split, n - split, rest)) }
+    }
+
+    #[test]
+    fn every_leaf_has_a_way_to_the_top() {
+        for n in 1usize..40 {
+            let leaves: Vec<Hash> = (0..n).map(|i| *blake3::hash(&[i as u8]).as_bytes()).collect();
+            for at in 0..n {
+                let (mut tree, mut audit) = (Tree::new(), Audit { leaf: Some(at as u64), path: Vec::new() });
+                leaves.iter().for_each(|l| tree.push_beside(*l, &mut audit));
+                let root = tree.root_beside(&[9; 32], &mut audit);
+                assert_eq!(root, tree.root(&[9; 32]));
+                assert_eq!(climb(leaves[at], at, n, &audit.path), naive(&leaves), "{at} of {n}");
+            }
+        }
+    }
+
     fn batch(ints: Vec<Option<i64>>, texts: Vec<Option<&str>>) -> RecordBatch {
         RecordBatch::try_from_iter([
             ("a", Arc::new(Int64Array::from(ints)) as arrow::array::ArrayRef),
@@ -244,6 +326,10 @@ mod tests {
         assert_ne!(other, schema_digest(&renamed.schema()).unwrap());
         other = schema_digest(&plain.schema()).unwrap();
         assert_ne!(Tree::new().root(&other), Tree::new().root(&[0; 32]));
+        for (row, leaf) in rows(&plain).iter().enumerate() {
+            let bytes = [vec![0], encoded(&plain, row).unwrap()].concat();
+            assert_eq!(*leaf, *blake3::hash(&bytes).as_bytes());
+        }
     }
 
     #[test]

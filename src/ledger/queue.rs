@@ -5,9 +5,12 @@ use rusqlite::OptionalExtension;
 use serde_json::{Value, json};
 
 use super::row::unsigned;
-use super::{Ledger, LedgerError, Owner, Result, RunRow, Status};
+use super::{EventRow, Ledger, LedgerError, Owner, Result, RunRow, Status};
 use crate::contract::ReasonCode;
 use crate::time::Instant;
+
+/// The event that holds the digest of a worker's receipt.
+const INVOCATION_RECORDED: &str = "INVOCATION_RECORDED";
 
 /// Where a run stands, without its documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +93,25 @@ impl Ledger {
             (c.row.reason, c.row.end_class, c.row.result, c.row.completed) = (None, None, None, None);
             c.event("RUN_QUEUED_AGAIN", None, json!({"after": after}))?;
             Ok(true)
+        })
+    }
+
+    /// Puts the digest of a worker's receipt into the chain, so that a change of it is found. The first that is told of
+    /// a receipt stands: one that was changed since must not be vouched for.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`, `Corrupt`, `ReadOnly`.
+    pub fn vouch(&self, run_key: &str, receipt_ref: &str, blake3: &str) -> Result<()> {
+        let names = |event: &EventRow| event.detail.pointer("/artifacts/0/ref").and_then(Value::as_str) == Some(receipt_ref);
+        if self.events(run_key, 0)?.iter().any(|e| e.event_type == INVOCATION_RECORDED && names(e)) {
+            return Ok(());
+        }
+        self.change(run_key, |c| {
+            // Nothing happened to the run by it.
+            let updated = c.row.updated;
+            c.event(INVOCATION_RECORDED, None, json!({"artifacts": [{"ref": receipt_ref, "blake3": blake3}]}))?;
+            c.row.updated = updated;
+            Ok(())
         })
     }
 
@@ -188,6 +210,22 @@ mod tests {
         ledger.restored("k", "DATA_RESTORED", &json!({})).unwrap();
         assert_eq!(ledger.head("k").unwrap(), Some(Head { status: Status::Done, last_seq: 4 }));
         assert_eq!(ledger.ended("k").unwrap(), Some(Ended { seq: 3, at: START.plus_micros(5), owner: Some(elsewhere(1)) }));
+    }
+
+    #[test]
+    fn a_receipt_is_vouched_for_once_and_never_after_it_was_changed() {
+        for (status, ledger, _home) in one_of_each() {
+            let before = ledger.run("k").unwrap().unwrap();
+            ledger.vouch("k", "R/ofs/job_invocations/k/1.json", "aa").unwrap();
+            ledger.vouch("k", "R/ofs/job_invocations/k/1.json", "bb").unwrap();
+            ledger.vouch("k", "R/ofs/job_invocations/k/2.json", "cc").unwrap();
+            let after = ledger.run("k").unwrap().unwrap();
+            assert_eq!(but_for_events(after), but_for_events(before.clone()), "{status}");
+            let told: Vec<Value> =
+                ledger.events("k", before.last_seq).unwrap().into_iter().map(|e| e.detail["artifacts"][0]["blake3"].clone()).collect();
+            assert_eq!(told, [json!("aa"), json!("cc")], "{status}");
+            assert_eq!(ledger.verify_chain("k").unwrap(), [""; 0]);
+        }
     }
 
     #[test]

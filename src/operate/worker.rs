@@ -245,7 +245,11 @@ impl<'w> Worker<'w> {
             }
             Some(_) => {
                 let ended = self.host.ledger.ended(&item.run_key())?;
-                if answered.zip(ended).is_some_and(|(seq, ended)| seq >= ended.seq) {
+                if answered.as_ref().zip(ended).is_some_and(|(seq, ended)| *seq >= ended.seq) {
+                    // Whoever wrote the receipt may have been cut off before the ledger heard of it.
+                    if let Some((at, bytes)) = self.latest(item)? {
+                        self.vouch(&item.run_key(), &at, &bytes)?;
+                    }
                     return Ok(Look::Settled);
                 }
             }
@@ -298,10 +302,24 @@ impl<'w> Worker<'w> {
 
     /// Which event of the ledger the latest receipt of a request answers.
     fn answered(&self, item: &Item) -> Result<Option<u64>, StoreError> {
+        Ok(self.latest(item)?.map(|(_, bytes)| ledger_seq(&bytes)))
+    }
+
+    /// The latest receipt of a request.
+    fn latest(&self, item: &Item) -> Result<Option<(Ref, Vec<u8>)>, StoreError> {
         let store = self.env.store.as_ref();
         let number = |at: &Ref| at.as_str().rsplit('/').next()?.strip_suffix(".json")?.parse::<u32>().ok();
         let latest = store.list(&item.receipts())?.into_iter().filter_map(|(at, _)| Some((number(&at)?, at))).max();
-        latest.map(|(_, at)| Ok(ledger_seq(&read(store, &at, RECEIPT_BYTES)?))).transpose()
+        latest.map(|(_, at)| read(store, &at, RECEIPT_BYTES).map(|bytes| (at, bytes))).transpose()
+    }
+
+    /// Has the ledger's chain hold the digest of a receipt. A run that waits keeps its latest event: by it the
+    /// queue knows what was refused.
+    fn vouch(&self, run_key: &str, at: &Ref, bytes: &[u8]) -> Result<(), LedgerError> {
+        match self.host.ledger.head(run_key)? {
+            None | Some(Head { status: Status::Queued | Status::Running, .. }) => Ok(()),
+            Some(_) => self.host.ledger.vouch(run_key, at.as_str(), blake3::hash(bytes).to_hex().as_str()),
+        }
     }
 
     fn invoke(&self, item: &Item, job: &JobRequest) -> Result<Look, Trouble> {
@@ -464,14 +482,22 @@ impl<'w> Worker<'w> {
         let store = self.env.store.as_ref();
         let bytes = document(&invocation.to_json());
         let mut number = invocation.attempt.max(1);
-        loop {
+        let (at, stands) = loop {
             let at = item.receipts().join(&format!("{number}.json"));
             match create_immutable(store, &at, &bytes)? {
-                Immutable::New | Immutable::Same => break,
-                // Another worker recorded the same end.
-                Immutable::Different(_) if ledger_seq(&read(store, &at, RECEIPT_BYTES)?) == invocation.ledger_seq => break,
-                Immutable::Different(_) => number += 1,
+                Immutable::New | Immutable::Same => break (at, bytes),
+                Immutable::Different(_) => {
+                    let found = read(store, &at, RECEIPT_BYTES)?;
+                    // Another worker recorded the same end.
+                    if ledger_seq(&found) == invocation.ledger_seq {
+                        break (at, found);
+                    }
+                    number += 1;
+                }
             }
+        };
+        if let Some(run_key) = &invocation.run_key {
+            self.vouch(run_key, &at, &stands)?;
         }
         Ok(Look::Done(processed(item, invocation.status, invocation.run_key)))
     }

@@ -12,9 +12,9 @@ use serde_json::{Map, Value, json};
 use super::feature::{Drafted, PartFile, dataset_schema, schema_json};
 use super::gate::{Env, Phase, Refusal, document, keep_receipt};
 use super::pin::{Found, Pinned};
-use crate::contract::{ReasonCode, manifest};
+use crate::contract::{ReasonCode, manifest, path_safe};
 use crate::engine::dataset_file::WRITER_REVISION;
-use crate::store::{Created, ErrorKind, Immutable, Ref, create_immutable, read};
+use crate::store::{Created, ErrorKind, Immutable, Ref, Store, StoreError, create_immutable, read};
 
 const PHASE: Phase = Phase::Publication;
 
@@ -207,6 +207,47 @@ fn supersession_link(pinned: &Pinned) -> Option<(Ref, Vec<u8>)> {
 /// Below which folder the links from a superseded data set to its corrections lie.
 pub fn superseded_folder(run: &str, old: &str) -> Ref {
     Ref::of(&[run, "ofs", "supersession", "by_manifest", old])
+}
+
+/// The published corrections of a data set, by name, each with its manifest. A link whose data set was never
+/// committed counts for nothing: its build was cut off, and may still come.
+///
+/// # Errors
+/// The store's.
+pub fn corrections(store: &dyn Store, run: &str, old: &str) -> Result<Vec<(String, Ref)>, StoreError> {
+    let folder = superseded_folder(run, old);
+    let mut found = Vec::new();
+    for (at, _) in store.list(&folder)? {
+        let name = at.as_str().strip_prefix(folder.as_str()).and_then(|n| n.strip_prefix('/')).and_then(|n| n.strip_suffix(".json"));
+        let Some(new) = name.filter(|n| path_safe(n)) else { continue };
+        for kind in ["manifests", "manifests_nontraining"] {
+            let manifest = Ref::of(&[run, "ofs", kind, &format!("{new}.json")]);
+            if store.size(&manifest)?.is_some() {
+                found.push((new.to_owned(), manifest));
+                break;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a data set that another request published may be this request's, too: one that a published
+/// correction supersedes only where the policy says so (O123).
+///
+/// # Errors
+/// `SUPERSEDED_REUSE_DENIED`, the store's.
+pub fn reusable(pinned: &Pinned, env: &Env) -> Result<(), Refusal> {
+    if env.config.flag("launcher", "reuse_superseded") {
+        return Ok(());
+    }
+    let (run, id) = (&pinned.intent().platform_run_id, &pinned.id().manifest_id);
+    let corrections = corrections(env.store.as_ref(), run, id).map_err(|e| store(&e))?;
+    if corrections.is_empty() {
+        return Ok(());
+    }
+    let message = format!("{id} is published, but superseded, and launcher.reuse_superseded is off");
+    let lines = corrections.into_iter().map(|(new, at)| format!("superseded by {new}: {at}"));
+    Err(Refusal::new(ReasonCode::SupersededReuseDenied, PHASE, message).with_evidence(lines))
 }
 
 /// The link from a superseded data set to one of its corrections: where it lies, and its bytes, which

@@ -24,23 +24,23 @@ const DOCUMENT_BYTES: u64 = 1 << 30;
 
 /// A part: where it lies and what it must be.
 #[derive(Debug, Clone)]
-pub(super) struct Part {
-    pub(super) at: Ref,
-    pub(super) bytes: u64,
-    pub(super) blake3: String,
+pub(crate) struct Part {
+    pub(crate) at: Ref,
+    pub(crate) bytes: u64,
+    pub(crate) blake3: String,
 }
 
 /// An opened data set.
 #[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) manifest_ref: Ref,
-    pub(super) manifest_id: String,
-    pub(super) run: String,
-    pub(super) index: Value,
-    pub(super) identity: Value,
-    pub(super) intent: Intent,
-    pub(super) group: Group,
-    pub(super) parts: Vec<Part>,
+pub(crate) struct Opened {
+    pub(crate) manifest_ref: Ref,
+    pub(crate) manifest_id: String,
+    pub(crate) run: String,
+    pub(crate) index: Value,
+    pub(crate) identity: Value,
+    pub(crate) intent: Intent,
+    pub(crate) group: Group,
+    pub(crate) parts: Vec<Part>,
 }
 
 /// Bytes that are not those that stand for the data set.
@@ -55,7 +55,7 @@ fn document(env: &Env, at: &Ref) -> Result<(Value, String), Refusal> {
 }
 
 /// The parts that a list of files in an index or a draft names.
-pub(super) fn parts(folder: &Ref, files: Option<&Value>) -> Option<Vec<Part>> {
+pub(crate) fn parts(folder: &Ref, files: Option<&Value>) -> Option<Vec<Part>> {
     let part = |file: &Value| {
         let path = file.get("path")?.as_str().filter(|p| crate::contract::path_safe(p))?;
         Some(Part { at: folder.join(path), bytes: file.get("bytes")?.as_u64()?, blake3: file.get("blake3")?.as_str()?.to_owned() })
@@ -68,7 +68,7 @@ impl Opened {
     ///
     /// # Errors
     /// `DATASET_NOT_FOUND`, `DIGEST_MISMATCH` where something that names it was altered, the store's.
-    pub(super) fn open(env: &Env, manifest_ref: &Ref) -> Result<Self, Refusal> {
+    pub(crate) fn open(env: &Env, manifest_ref: &Ref) -> Result<Self, Refusal> {
         let place = Place::of(manifest_ref)
             .ok_or_else(|| not_found(format!("{manifest_ref} is no manifest ref: <run>/ofs/manifests/<id>.json")))?;
         match env.store.size(manifest_ref) {
@@ -98,7 +98,7 @@ impl Opened {
     }
 
     /// A part of the identity.
-    pub(super) fn identity(&self, key: &str) -> Value {
+    pub(crate) fn identity(&self, key: &str) -> Value {
         self.identity.get(key).cloned().unwrap_or_default()
     }
 }
@@ -107,7 +107,7 @@ impl Opened {
 ///
 /// # Errors
 /// `DIGEST_MISMATCH`, `STORE_IO`.
-pub(super) fn open_part(store: &Arc<dyn Store>, part: &Part) -> Result<ParquetRecordBatchReader, Refusal> {
+pub(crate) fn open_part(store: &Arc<dyn Store>, part: &Part) -> Result<ParquetRecordBatchReader, Refusal> {
     let bytes = read(store.as_ref(), &part.at, part.bytes).map_err(|e| match e.kind {
         ErrorKind::TooLarge => altered(&part.at, "more bytes than the index names"),
         _ => Refusal::of_store(PHASE, &e),
@@ -122,6 +122,6 @@ pub(super) fn open_part(store: &Arc<dyn Store>, part: &Part) -> Result<ParquetRe
 ///
 /// # Errors
 /// `DIGEST_MISMATCH` for one that cannot, which a part of the right digest has only by a defect.
-pub(super) fn batch(part: &Part, batch: Result<RecordBatch, arrow::error::ArrowError>) -> Result<RecordBatch, Refusal> {
+pub(crate) fn batch(part: &Part, batch: Result<RecordBatch, arrow::error::ArrowError>) -> Result<RecordBatch, Refusal> {
     batch.map_err(|e| altered(&part.at, e))
 }

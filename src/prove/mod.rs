@@ -1,9 +1,11 @@
 //! Read-only questions about what was published. Nothing here writes, and no answer rests on one
 //! witness alone: parts, index, evidence, receipts and ledger are held against each other.
 
-mod dataset;
+pub(crate) mod dataset;
 pub mod diff;
 pub mod explain;
+pub mod membership;
+pub mod noninterference;
 mod reprove;
 pub mod supersession;
 pub mod verify;

@@ -2,6 +2,7 @@
 //! and must come out as it was published: the same proofs, rows and files. What differs names the input
 //! that has drifted; a label that was added under an old observed time is LABEL_STATE_DRIFT.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -49,20 +50,36 @@ pub(super) fn check(env: &Env, ledger: Option<&Ledger>, manifest: &Ref, report: 
 
 /// An environment whose store takes every write in scratch space.
 fn scratch(env: &Env) -> Result<(Env, Arc<dyn Store>), Refusal> {
+    within(env, overlay(env, false)?, &[])
+}
+
+fn unusable(message: String) -> Refusal {
+    Refusal::new(ReasonCode::ScratchIo, Phase::Operate, message)
+}
+
+/// A layer in scratch space over the store; with events of its own, the archive below is not seen.
+pub(super) fn overlay(env: &Env, own_events: bool) -> Result<Overlay, Refusal> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let unusable = |message: String| Refusal::new(ReasonCode::ScratchIo, Phase::Operate, message);
     let name = format!("{PREFIX}rebuild-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let overlay = Overlay::new(env.store.clone(), env.config.scratch().join(name)).map_err(|e: StoreError| unusable(e.to_string()))?;
+    let (store, folder) = (env.store.clone(), env.config.scratch().join(name));
+    let made = if own_events { Overlay::with_own_events(store, folder) } else { Overlay::new(store, folder) };
+    made.map_err(|e: StoreError| unusable(e.to_string()))
+}
+
+/// An environment over such a layer, with some inputs read from elsewhere.
+pub(super) fn within(env: &Env, overlay: Overlay, inputs: &[(&str, PathBuf)]) -> Result<(Env, Arc<dyn Store>), Refusal> {
     let mut config = (*env.config).clone();
-    let spill = overlay.spill();
-    let spill = spill.to_str().ok_or_else(|| unusable("the path of scratch space is not UTF-8".into()))?;
-    config.set_flag("paths", "scratch", spill).map_err(|e| unusable(e.to_string()))?;
+    let spill = ("scratch", overlay.spill());
+    for (key, path) in inputs.iter().chain([&spill]) {
+        let path = path.to_str().ok_or_else(|| unusable("the path of scratch space is not UTF-8".into()))?;
+        config.set_flag("paths", key, path).map_err(|e| unusable(e.to_string()))?;
+    }
     let store: Arc<dyn Store> = Arc::new(overlay);
     Ok((Env { store: store.clone(), config: Arc::new(config), attempt: "rebuild".into(), ..env.clone() }, store))
 }
 
 /// The pins of the request as they resolve now, which must be those of the data set.
-fn pins(env: &Env, row: &RunRow, opened: &Opened) -> Result<pin::Pinned, Refusal> {
+pub(super) fn pins(env: &Env, row: &RunRow, opened: &Opened) -> Result<pin::Pinned, Refusal> {
     let request = Request::of_row(row).map_err(|e| Refusal::new(e.code(), Phase::Ledger, e.to_string()))?;
     let active = env.config.text("workspace", "platform_run_id");
     let admitted = admit::prove(&request.intent, request.supersession, active).map_err(|not| not.refusal)?;
@@ -76,14 +93,16 @@ fn pins(env: &Env, row: &RunRow, opened: &Opened) -> Result<pin::Pinned, Refusal
     Err(Refusal::new(ReasonCode::BuildPlanImmutabilityViolation, Phase::Pins, message))
 }
 
+/// Whether a refusal says nothing of the inputs, but that this machine could not build.
+pub(super) fn environment(code: ReasonCode) -> bool {
+    use ReasonCode as C;
+    matches!(code, C::StoreIo | C::SourceIo | C::ScratchIo | C::LabelStoreUnavailable | C::LedgerIo | C::Interrupted | C::MemoryBudget)
+}
+
 /// A refusal where there was none when the data set was published: which input has drifted, unless it is the
 /// environment that fails.
 fn refused(refusal: Refusal, manifest: &Ref, report: &mut Report) -> Result<(), Refusal> {
-    use ReasonCode as C;
-    if matches!(
-        refusal.code,
-        C::StoreIo | C::SourceIo | C::ScratchIo | C::LabelStoreUnavailable | C::LedgerIo | C::Interrupted | C::MemoryBudget
-    ) {
+    if environment(refusal.code) {
         return Err(refusal);
     }
     report.rebuilt = Some(false);

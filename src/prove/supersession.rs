@@ -3,11 +3,9 @@
 
 use serde_json::{Value, json};
 
-use super::MANIFEST_FOLDERS;
-use crate::contract::path_safe;
 use crate::ledger::{Ledger, RunRow};
 use crate::pipeline::gate::Env;
-use crate::pipeline::publish::superseded_folder;
+use crate::pipeline::publish::corrections;
 use crate::store::{Ref, StoreError};
 
 /// A published data set that corrects another one.
@@ -34,28 +32,11 @@ impl Correction {
 /// # Errors
 /// The store's.
 pub fn superseded_by(env: &Env, ledger: Option<&Ledger>, run: &str, manifest_id: &str) -> Result<Vec<Correction>, StoreError> {
-    let folder = superseded_folder(run, manifest_id);
-    let mut corrections = Vec::new();
-    for (at, _) in env.store.list(&folder)? {
-        let name = at.as_str().strip_prefix(folder.as_str()).and_then(|n| n.strip_prefix('/')).and_then(|n| n.strip_suffix(".json"));
-        let Some(new) = name.filter(|n| path_safe(n)) else { continue };
-        if let Some(manifest_ref) = committed(env, run, new)? {
-            let reason = ledger.and_then(|l| l.by_manifest(new).ok()).and_then(|rows| rows.iter().find_map(reason));
-            corrections.push(Correction { manifest_id: new.to_owned(), manifest_ref, reason });
-        }
-    }
-    Ok(corrections)
-}
-
-/// The manifest of a data set of a run, where it was committed.
-fn committed(env: &Env, run: &str, id: &str) -> Result<Option<Ref>, StoreError> {
-    for (folder, _) in MANIFEST_FOLDERS {
-        let at = Ref::of(&[run, "ofs", folder, &format!("{id}.json")]);
-        if env.store.size(&at)?.is_some() {
-            return Ok(Some(at));
-        }
-    }
-    Ok(None)
+    let correction = |(new, manifest_ref): (String, Ref)| {
+        let reason = ledger.and_then(|l| l.by_manifest(&new).ok()).and_then(|rows| rows.iter().find_map(reason));
+        Correction { manifest_id: new, manifest_ref, reason }
+    };
+    Ok(corrections(env.store.as_ref(), run, manifest_id)?.into_iter().map(correction).collect())
 }
 
 /// What a run supersedes, as its request said.

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Created, ErrorKind, LocalStore, Ref, StagedFile, Store, StoreError};
@@ -18,6 +18,7 @@ pub struct Overlay {
     lower: Arc<dyn Store>,
     upper: LocalStore,
     folder: PathBuf,
+    own_events: bool,
 }
 
 impl Overlay {
@@ -28,7 +29,23 @@ impl Overlay {
     pub fn new(lower: Arc<dyn Store>, folder: PathBuf) -> Result<Self, StoreError> {
         let root = folder.join("store");
         fs::create_dir_all(&root).map_err(|e| StoreError::new(ErrorKind::Io, root.display().to_string(), e.to_string()))?;
-        Ok(Overlay { lower, upper: LocalStore::open(&root)?, folder })
+        Ok(Overlay { lower, upper: LocalStore::open(&root)?, folder, own_events: false })
+    }
+
+    /// As [`Overlay::new`], with events of its own: neither the archive below nor what was derived from it is
+    /// seen. They are put below [`Overlay::root`] by whoever makes the layer, since no command writes an archive.
+    ///
+    /// # Errors
+    /// The environment's.
+    pub fn with_own_events(lower: Arc<dyn Store>, folder: PathBuf) -> Result<Self, StoreError> {
+        let mut overlay = Self::new(lower, folder)?;
+        overlay.own_events = true;
+        Ok(overlay)
+    }
+
+    /// The folder that the layer stores in.
+    pub fn root(&self) -> &Path {
+        self.upper.root()
     }
 
     /// A folder beside the layer for spilled rows; it goes with the layer.
@@ -37,29 +54,34 @@ impl Overlay {
     }
 
     /// Whether the lower layer may be seen at a ref.
-    fn shown(at: &Ref) -> bool {
-        !at.writable() || at.as_str().split('/').nth(2).is_some_and(|folder| SHOWN.contains(&folder))
+    fn shown(&self, at: &Ref) -> bool {
+        let mut segments = at.as_str().split('/').skip(1);
+        match (segments.next(), segments.next()) {
+            (Some("ofs"), Some(folder)) => SHOWN.contains(&folder) && !self.own_events,
+            (Some("archive"), _) => !self.own_events,
+            _ => true,
+        }
     }
 }
 
 impl Store for Overlay {
     fn open(&self, at: &Ref) -> Result<Box<dyn Read + Send>, StoreError> {
         match self.upper.open(at) {
-            Err(e) if e.kind == ErrorKind::NotFound && Self::shown(at) => self.lower.open(at),
+            Err(e) if e.kind == ErrorKind::NotFound && self.shown(at) => self.lower.open(at),
             other => other,
         }
     }
 
     fn size(&self, at: &Ref) -> Result<Option<u64>, StoreError> {
         match self.upper.size(at)? {
-            None if Self::shown(at) => self.lower.size(at),
+            None if self.shown(at) => self.lower.size(at),
             size => Ok(size),
         }
     }
 
     fn list(&self, below: &Ref) -> Result<Vec<(Ref, u64)>, StoreError> {
         let mut found = self.upper.list(below)?;
-        found.extend(self.lower.list(below)?.into_iter().filter(|(at, _)| Self::shown(at)));
+        found.extend(self.lower.list(below)?.into_iter().filter(|(at, _)| self.shown(at)));
         found.sort();
         found.dedup_by(|b, a| a.0 == b.0);
         Ok(found)
@@ -115,5 +137,16 @@ mod tests {
         assert_eq!(fs::read(below.path().join("R/ofs/plan/k.json")).unwrap(), b"old");
         drop(overlay);
         assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+        // With events of its own nothing of those below is seen, nor what was derived from them.
+        let archived = below.path().join("R/archive/events/e.json");
+        fs::create_dir_all(archived.parent().unwrap()).unwrap();
+        fs::write(archived, "below").unwrap();
+        let overlay = Overlay::with_own_events(Arc::new(LocalStore::open(below.path()).unwrap()), scratch.path().join("o")).unwrap();
+        assert_eq!(overlay.size(&at("R/archive/events/e.json")).unwrap(), None);
+        assert_eq!(overlay.size(&at("R/ofs/sealed/s.json")).unwrap(), None);
+        fs::create_dir_all(overlay.root().join("R/archive/events")).unwrap();
+        fs::write(overlay.root().join("R/archive/events/e.json"), "above").unwrap();
+        assert_eq!(read(&overlay, &at("R/archive/events/e.json"), 10).unwrap(), b"above");
+        assert_eq!(overlay.list(&at("R/archive")).unwrap().len(), 1);
     }
 }

@@ -339,6 +339,9 @@ impl<'a> Attempt<'a> {
     /// The identity is published already: its data set is the answer, after a look whether it is whole.
     fn converge(&mut self, pinned: Pinned, found: Found, keeper: &dyn Gatekeeper) -> Result<(&'static str, Published), Stop> {
         let outcome = self.whose(&pinned)?;
+        if outcome == "ALREADY_PUBLISHED" {
+            publish::reusable(&pinned, &self.env)?;
+        }
         if found.missing.is_empty() {
             self.enter(Phase::Publication)?;
             return Ok((outcome, publish::adopt(&pinned, &self.env, found)?));

@@ -20,6 +20,9 @@ pub enum Cause {
     Selection,
     /// The definition: key, field, window, condition or label vocabulary.
     Definition,
+    /// The definition, too, but only in what a row may see of its own partition: an event arrived after the row
+    /// and counts for it on one side only.
+    Availability,
     /// The label cut-off: an assertion was observed between the two.
     LabelCutoff,
     /// An assertion that one build did not know although it was observed by both cut-offs: it was added
@@ -36,6 +39,7 @@ impl Cause {
             Cause::Basis => "BASIS",
             Cause::Selection => "SELECTION",
             Cause::Definition => "DEFINITION",
+            Cause::Availability => "AVAILABILITY",
             Cause::LabelCutoff => "LABEL_CUTOFF",
             Cause::LateAssertion => "LATE_ASSERTION",
             Cause::Content => "CONTENT",
@@ -48,6 +52,7 @@ impl Cause {
             Cause::Basis => "the replay basis differs",
             Cause::Selection => "scenario runs or filters differ",
             Cause::Definition => "the definition differs",
+            Cause::Availability => "a late event counts where rows see by event time, and not where they see by arrival",
             Cause::LabelCutoff => "observed between the two cut-offs",
             Cause::LateAssertion => "an assertion was added, changed or removed under an observed time before both cut-offs",
             Cause::Content => "one place with two contents",
@@ -74,6 +79,7 @@ pub(super) struct Frame {
     same_selection: bool,
     same_key: bool,
     same_vocabulary: bool,
+    same_availability: bool,
     definitions: (BTreeMap<String, Value>, BTreeMap<String, Value>),
     labels: BTreeMap<String, String>,
     first_cutoff: Instant,
@@ -109,6 +115,7 @@ impl Frame {
             same_selection: a.scenario_run_ids == b.scenario_run_ids && a.row_filters == b.row_filters,
             same_key: left.group.key_precedence == right.group.key_precedence,
             same_vocabulary: same("label_vocabulary_digest"),
+            same_availability: left.group.availability == right.group.availability,
             definitions: (definitions(&left.group), definitions(&right.group)),
             labels: label_columns(a, b),
             first_cutoff: a.labels.asof.min(b.labels.asof),
@@ -175,6 +182,8 @@ impl Explain for Frame {
             "key" if !self.same_key => Cause::Definition,
             "key" => Cause::Content,
             _ if self.redefined(column) => Cause::Definition,
+            // Where nothing else could have changed it, it is what arrived late; else no single input explains it.
+            _ if !self.same_availability && self.same_basis && self.same_selection => Cause::Availability,
             _ if !self.same_basis => Cause::Basis,
             _ if !self.same_selection => Cause::Selection,
             _ => Cause::Content,
