@@ -4,6 +4,7 @@
 
 mod cause;
 mod side;
+mod told;
 mod view;
 
 use std::cmp::Ordering;

@@ -5,8 +5,11 @@ mod dataset;
 pub mod diff;
 pub mod explain;
 mod reprove;
+mod rows;
 pub mod supersession;
 pub mod verify;
+
+pub use rows::first_rows;
 
 use crate::contract::{ReasonCode, path_safe};
 use crate::ledger::Ledger;
