@@ -32,6 +32,9 @@ pub(super) struct Args {
     /// Narrow the rows: terms parted by spaces, like `state=FAILED age<2h`.
     #[arg(long, value_name = "EXPR")]
     filter: Option<String>,
+    /// Leave the last screen behind as text when the console is left.
+    #[arg(long)]
+    print_on_exit: bool,
 }
 
 impl From<KeysError> for Failure {
@@ -80,6 +83,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
         mouse,
     };
     let mut model = Model::new(start);
+    let columns = config.list("console", "columns");
+    model.panes.runs.choose(&columns.iter().map(String::as_str).collect::<Vec<_>>()).map_err(Failure::usage)?;
     open(&mut model, view, args.run.clone(), filter);
     model.flash = notice.map(|told| (told, context.clock.now()));
 
@@ -94,6 +99,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
         frame_rate: frame_rate(config, ssh),
         clipboard: Clipboard::of(config.text("console", "clipboard"), &term, environment("TMUX").is_some()),
         sync: config.text("console", "sync_output") != "off",
+        print_on_exit: args.print_on_exit,
     };
     Ok(app::run(model, effects, &inbox, &outbox, setup)?)
 }
@@ -175,6 +181,8 @@ fn log(
         let told = outbox.clone();
         // On the log's own thread: a screen that has no room for it now is told nothing.
         let fault = move |error: &std::io::Error| {
+            // Into the log pane, which needs no file.
+            tracing::error!("the log cannot be written, the work goes on: {error}");
             let _ = told.try_send(Msg::Told(Told::bad(format!("the log cannot be written, the work goes on: {error}"))));
         };
         match crate::observe::start_logging_with(&folder, filter.as_deref(), ring.layer(), fault) {

@@ -153,6 +153,8 @@ actions! {
     // The console itself.
     Palette "palette" [":"] Global Look 6 "all actions and runs by name";
     Help "help" ["?", "f1"] Global Look 8 "every key";
+    Theme "theme" [] Global Look 0 "another theme: :theme NAME";
+    Columns "columns" [] Global Look 0 "columns of the runs, in order: :columns NAME,NAME or all";
     Mouse "mouse" ["M"] Global Look 0 "take or release the mouse";
     Repaint "repaint" ["ctrl-l"] Global Look 0 "paint the screen anew";
     Suspend "suspend" ["ctrl-z"] Global Look 0 "stop the console; fg brings it back";

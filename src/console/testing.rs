@@ -126,7 +126,8 @@ pub(crate) fn write(model: &mut Model, text: &str) -> Vec<Effect> {
 /// What is known of the newest run that a scenario left behind, with every clock in it stopped, so that a screen
 /// of it is the same every time.
 pub(crate) fn detail(scenario: &str, run_key: &str) -> Arc<Detail> {
-    let (source, row, _) = World::play(scenario).newest();
+    let world = World::play(scenario);
+    let (source, row, _) = world.newest();
     let mut detail = Detail::load(&source, &row.run_key).unwrap();
     (detail.run_key, detail.as_of) = (run_key.to_owned(), NOW);
     detail.triage.deeds.clear();

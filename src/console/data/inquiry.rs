@@ -3,6 +3,8 @@
 //! answered with the same lines. Answering takes as long as it takes: never on the thread of the screen.
 
 use super::Source;
+use super::detail::MAX_EVENTS;
+use super::document::{Gap, receipt};
 use super::evidence::{Check, Document, EvidenceTree, recheck};
 use crate::answer::{Line, Tone};
 use crate::observe;
@@ -44,6 +46,13 @@ pub enum Question {
         /// The data set.
         right: String,
     },
+    /// In what the pins of two runs differ, published or not.
+    Pins {
+        /// The run that it is compared with.
+        left: String,
+        /// The run.
+        right: String,
+    },
     /// How the platform run of a run fares; of all of them where none is named.
     Report {
         /// The run.
@@ -58,6 +67,7 @@ impl Question {
             Question::Recheck { run_key, .. } => format!("Recheck of run {}", head(run_key, 8)),
             Question::Explain { manifest, event_id } => format!("Row {event_id} of {}", head(manifest, 11)),
             Question::Diff { left, right } => format!("From - {} to + {}", head(left, 11), head(right, 11)),
+            Question::Pins { left, right } => format!("Pins from - {} to + {}", head(left, 8), head(right, 8)),
             Question::Report { .. } => "Report".into(),
         }
     }
@@ -69,6 +79,7 @@ impl Question {
             Question::Recheck { run_key, manifest: None } => format!("ofs show {run_key}"),
             Question::Explain { manifest, event_id } => format!("ofs explain {} {}", quoted(manifest), quoted(event_id)),
             Question::Diff { left, right } => format!("ofs diff {} {}", quoted(left), quoted(right)),
+            Question::Pins { right, .. } => format!("ofs show {right}"),
             Question::Report { .. } => "ofs report --look".into(),
         }
     }
@@ -79,7 +90,7 @@ impl Question {
             Question::Recheck { manifest, .. } => manifest.as_deref(),
             Question::Explain { manifest, .. } => Some(manifest),
             Question::Diff { left, right } => Some(if of == 0 { left } else { right }),
-            Question::Report { .. } => None,
+            Question::Pins { .. } | Question::Report { .. } => None,
         }
     }
 }
@@ -133,6 +144,7 @@ pub fn answer(source: &Source, env: &Env, question: &Question) -> Answer {
         Question::Diff { left, right } => find(source, env, left)
             .and_then(|left| diff::diff(env, &left, &find(source, env, right)?, ROWS))
             .map(|diff| Answer::of(diff.lines())),
+        Question::Pins { left, right } => pins(source, left, right),
         Question::Report { run_key } => Ok(reported(source, env, run_key.as_deref())),
     };
     answered.unwrap_or_else(|refusal| Answer::refused(&refusal)).bounded(question)
@@ -151,6 +163,27 @@ pub fn offered(source: &Source, env: &Env, manifest: &str) -> Result<Vec<(String
 
 fn find(source: &Source, env: &Env, given: &str) -> Result<Ref, Refusal> {
     find_manifest(env, Some(&source.ledger), given)
+}
+
+/// Compares the resolved plans of two runs. What names only the run and its attempt always differs and is left out.
+fn pins(source: &Source, left: &str, right: &str) -> Result<Answer, Refusal> {
+    let plan = |run_key: &str| {
+        let row = source.ledger.run(run_key).map_err(|e| e.to_string())?.ok_or_else(|| format!("no run is {run_key}"))?;
+        let events = source.ledger.events(run_key, row.last_seq.saturating_sub(MAX_EVENTS)).map_err(|e| e.to_string())?;
+        receipt(source, &row, &events, Phase::Pins).map(|(_, plan)| plan).map_err(|gap| match gap {
+            Gap::Absent => format!("run {} has pinned nothing", head(run_key, 8)),
+            Gap::Untrusted(why) => why,
+        })
+    };
+    let (left, right) = match (plan(left), plan(right)) {
+        (Ok(left), Ok(right)) => (left, right),
+        (Err(why), _) | (_, Err(why)) => return Ok(Answer::unknown(why)),
+    };
+    let own = ["run_key", "request_id", "plan_id"];
+    let fields: Vec<_> =
+        diff::fields(&left, &right).into_iter().filter(|f| !own.contains(&f.field.split('.').next().unwrap_or_default())).collect();
+    let lines: Vec<Line> = fields.iter().flat_map(|field| field.lines("pin")).collect();
+    Ok(Answer::of(if lines.is_empty() { vec![Line::new(Tone::Good, "same: every pin of the two runs is the same")] } else { lines }))
 }
 
 fn reported(source: &Source, env: &Env, run_key: Option<&str>) -> Answer {
@@ -175,7 +208,7 @@ fn checked(source: &Source, env: &Env, run_key: &str) -> Result<Answer, Refusal>
     let ledger = |e: crate::ledger::LedgerError| Refusal::new(e.code(), Phase::Ledger, e.to_string());
     let row = source.ledger.run(run_key).map_err(ledger)?;
     let Some(row) = row else { return Ok(Answer::unknown(format_args!("the ledger holds no run {run_key}"))) };
-    let events = source.ledger.events(run_key, row.last_seq.saturating_sub(super::detail::MAX_EVENTS)).map_err(ledger)?;
+    let events = source.ledger.events(run_key, row.last_seq.saturating_sub(MAX_EVENTS)).map_err(ledger)?;
     let tree = EvidenceTree::load(source, &row, &events);
     let manifest = row.manifest_ref.as_deref().and_then(|at| Ref::parse(at).ok());
     let which = |document: &Document| manifest.is_none() || document.role != "data";
@@ -354,6 +387,22 @@ mod tests {
         };
         assert!(text(&diff("")).contains("Good same: "), "{}", text(&diff("")));
         assert!(text(&diff("dm_nothing")).starts_with("Unknown UNKNOWN  DATASET_NOT_FOUND"), "{}", text(&diff("dm_nothing")));
+    }
+
+    #[test]
+    fn pins_of_two_runs_are_compared_and_those_of_none_are_unknown() {
+        let world = World::play("profile-edited-same-version");
+        let (source, row, _) = world.newest();
+        let runs = source.ledger.runs(&crate::ledger::RunFilter::default()).unwrap();
+        let other = runs.iter().find(|other| other.run_key != row.run_key).unwrap();
+        let pins = |left: &str, right: &str| {
+            let question = Question::Pins { left: left.into(), right: right.into() };
+            text(&answer(&source, &source.env().unwrap(), &question))
+        };
+        let told = pins(&other.run_key, &row.run_key);
+        assert!(told.contains("Head pin  feature_profile.") && !told.contains("run_key"), "{told}");
+        assert!(pins(&row.run_key, &row.run_key).starts_with("Good same"));
+        assert!(pins("none", &row.run_key).starts_with("Unknown UNKNOWN  no run is none"));
     }
 
     #[test]

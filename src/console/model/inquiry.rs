@@ -47,6 +47,8 @@ pub enum Choosing {
     Row(String),
     /// A data set that this one is compared with.
     DataSet(String),
+    /// A run with whose pins those of this one are compared.
+    Run(String),
 }
 
 /// Something to choose: what it is called, and what else is known of it.

@@ -73,6 +73,8 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Effect> {
         Action::Snapshot => palette::open(model, "snapshot "),
         Action::Run => palette::open(model, "run "),
         Action::Break => palette::open(model, "break "),
+        Action::Theme => palette::open(model, "theme "),
+        Action::Columns => palette::open(model, "columns "),
         Action::Filter => {
             let before = model.panes.filter(model.pane()).clone();
             let prompt = Prompt::with(&before.to_string(), LINE);

@@ -24,7 +24,7 @@ pub(super) fn why_not(model: &Model, action: Action) -> Option<String> {
     match action {
         Action::Report => None,
         _ if line.is_none() => Some("no run is selected".into()),
-        Action::Explain | Action::Diff if line.and_then(data_set).is_none() => Some("the run has published no data set".into()),
+        Action::Explain if line.and_then(data_set).is_none() => Some("the run has published no data set".into()),
         _ => None,
     }
 }
@@ -45,6 +45,7 @@ pub(super) fn begin(model: &mut Model, action: Action) -> Vec<Effect> {
             vec![Effect::Offer(manifest)]
         }
         (Action::Diff, Some(manifest)) => compare(model, manifest),
+        (Action::Diff, None) => compare_pins(model, run_key),
         _ => ask(model, Question::Report { run_key: Some(run_key) }),
     }
 }
@@ -74,6 +75,22 @@ fn compare(model: &mut Model, right: String) -> Vec<Effect> {
         return ask(model, Question::Diff { left, right });
     }
     model.popups.push(Popup::Choose(Choose::new(Choosing::DataSet(right), Some(offers), Prompt::new(LINE))));
+    Vec::new()
+}
+
+/// A run without a data set has its pins all the same: they are compared with those of another run.
+fn compare_pins(model: &mut Model, right: String) -> Vec<Effect> {
+    let marked = model.panes.runs.marked();
+    let mut others: Vec<&RunLine> = model.runs.all().filter(|line| line.run_key != right).collect();
+    others.sort_by(|a, b| marked.contains(&b.run_key).cmp(&marked.contains(&a.run_key)).then(b.updated.cmp(&a.updated)));
+    let about = |line: &&RunLine| (line.run_key.clone(), format!("{}  {}", line.request_id.as_deref().unwrap_or("-"), word(line)));
+    let offers: Vec<Offer> = others.iter().map(about).collect();
+    let chosen: Vec<&String> = marked.iter().filter(|key| **key != right).collect();
+    if let [left] = chosen.as_slice() {
+        let left = (*left).clone();
+        return ask(model, Question::Pins { left, right });
+    }
+    model.popups.push(Popup::Choose(Choose::new(Choosing::Run(right), Some(offers), Prompt::new(LINE))));
     Vec::new()
 }
 
@@ -168,6 +185,10 @@ pub(super) fn choose(model: &mut Model, chord: Chord, mut choose: Choose) -> Vec
             (Some(left), Choosing::DataSet(right)) => {
                 let right = right.clone();
                 return ask(model, Question::Diff { left, right });
+            }
+            (Some(left), Choosing::Run(right)) => {
+                let right = right.clone();
+                return ask(model, Question::Pins { left, right });
             }
             (None, _) => choose.problem = Some("choose one, or type it".into()),
         },

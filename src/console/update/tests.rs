@@ -451,8 +451,13 @@ fn a_row_is_chosen_or_typed_and_explained() {
     assert!(matches!(model.popups.last(), Some(Popup::Choose(choose)) if choose.problem.is_some()));
     press(&mut model, "esc");
     let mut failed = on("train-3");
-    assert_eq!(press(&mut failed, "e d"), []);
+    assert_eq!(press(&mut failed, "e"), []);
     assert!(flash(&failed).contains("no data set"), "{}", flash(&failed));
+    // A run that published nothing is compared by its pins.
+    press(&mut failed, "d");
+    write(&mut failed, "train-6");
+    let (left, right) = (line(6).run_key, line(3).run_key);
+    assert_eq!(press(&mut failed, "enter"), [Effect::Inquire { id: 1, question: Question::Pins { left, right } }]);
 }
 
 #[test]
@@ -497,4 +502,27 @@ fn the_report_is_asked_for_the_runs_platform_run_from_key_and_palette() {
     assert_eq!(press(&mut nothing, "m"), [report(1, None)]);
     nothing.mode = Mode::ReadOnly("--read-only".into());
     assert!(why_not(&nothing, Action::Report).is_none());
+}
+
+#[test]
+fn themes_and_columns_change_while_one_looks() {
+    let mut model = model();
+    let command = |model: &mut Model, text: &str| {
+        press(model, ":");
+        write(model, text);
+        press(model, "enter")
+    };
+    assert_eq!(command(&mut model, "theme light"), [Effect::Repaint]);
+    assert_eq!(model.look.theme.name, "light");
+    assert_eq!(command(&mut model, "theme neon"), []);
+    assert!(flash(&model).contains("ansi16, dark, light") && model.look.theme.name == "light", "{}", flash(&model));
+    command(&mut model, "columns reason,state,request");
+    let head = |model: &Model| crate::console::view::text(model).lines().nth(3).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(head(&model), "│ REASON STATE REQUEST │");
+    let text = crate::console::view::text(&model);
+    assert!(text.contains("REPLAY_BASIS_GAP") && text.contains("train-3"), "{text}");
+    command(&mut model, "columns colour");
+    assert!(flash(&model).contains("no column is called colour") && head(&model).contains("REASON STATE"), "{}", flash(&model));
+    command(&mut model, "columns all");
+    assert!(head(&model).contains("STATE AGE"), "{}", head(&model));
 }

@@ -36,6 +36,7 @@ pub(super) fn draw(model: &Model, buf: &mut Buffer, body: Rect, shown: &Inquiry)
 pub(super) fn choose(model: &Model, buf: &mut Buffer, body: Rect, shown: &Choose) {
     let title = match &shown.what {
         Choosing::Row(_) => "Explain which row?",
+        Choosing::Run(_) => "Compare pins with which run?",
         Choosing::DataSet(_) => "Compare with which data set?",
     };
     let mut canvas = boxed(model, buf, body, title, 116, body.height.min(22));

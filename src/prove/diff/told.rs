@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Change, Diff, RowRef};
+use super::{Change, Diff, IdentityField, RowRef};
 use crate::answer::{Line, Tone};
 use crate::text::{clip, grouped};
 
@@ -34,11 +34,7 @@ impl Diff {
 
     /// In what the identities and the columns differ.
     fn identities(&self, lines: &mut Vec<Line>) {
-        for field in &self.identity {
-            lines.push(Line::new(Tone::Head, format!("identity  {}", field.field)));
-            lines.push(Line::plain(format!("  - {}", value(&field.left))));
-            lines.push(Line::plain(format!("  + {}", value(&field.right))));
-        }
+        lines.extend(self.identity.iter().flat_map(|field| field.lines("identity")));
         let columns = &self.columns;
         for (words, columns) in [("only in -", &columns.only_left), ("only in +", &columns.only_right), ("redefined", &columns.redefined)] {
             if !columns.is_empty() {
@@ -68,6 +64,17 @@ impl Diff {
         let told = [(self.rows.removed, self.removed.len()), (self.rows.added, self.added.len()), (self.rows.changed, self.changed.len())];
         let hidden: u64 = told.iter().map(|(all, told)| all.saturating_sub(*told as u64)).sum();
         (hidden > 0).then(|| Line::new(Tone::Dim, format!("… {} more row(s); --limit N tells more of them", grouped(hidden))))
+    }
+}
+
+impl IdentityField {
+    /// What either side says of it.
+    pub fn lines(&self, what: &str) -> [Line; 3] {
+        [
+            Line::new(Tone::Head, format!("{what}  {}", self.field)),
+            Line::plain(format!("  - {}", value(&self.left))),
+            Line::plain(format!("  + {}", value(&self.right))),
+        ]
     }
 }
 
