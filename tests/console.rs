@@ -229,6 +229,20 @@ fn p11_every_way_out_gives_the_terminal_back_as_it_was() {
     }
 }
 
+#[test]
+fn the_last_screen_is_left_behind_where_that_is_wanted() {
+    let workspace = Workspace::empty();
+    for (args, left) in [(&["console", "--print-on-exit"][..], true), (&["console"], false)] {
+        let mut tty = Tty::start(&workspace, (80, 24), args, &[]);
+        tty.until("no runs yet").press("q");
+        assert_eq!(tty.end().0, 0);
+        tty.restored();
+        let raw = tty.raw();
+        let after = raw.rsplit_once("\u{1b}[?1049l").map(|(_, after)| after.to_owned()).unwrap_or_default();
+        assert_eq!(after.contains("no runs yet"), left, "{after:?}");
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn p11_a_suspended_console_leaves_the_terminal_alone_and_comes_back() {

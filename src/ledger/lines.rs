@@ -247,7 +247,8 @@ mod tests {
             let plan = steps.join("; ");
             assert!(plan.contains(by), "{sql}: {plan}");
             // An order that no index gives is made for the few rows that are found, never for all runs.
-            assert!(!plan.contains("TEMP B-TREE") || sql.contains("FROM outbox"), "{sql}: {plan}");
+            let few = ["FROM outbox", "WHERE manifest_id"].iter().any(|part| sql.contains(part));
+            assert!(!plan.contains("TEMP B-TREE") || few, "{sql}: {plan}");
         }
     }
 

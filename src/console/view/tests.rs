@@ -63,6 +63,64 @@ fn every_pane_as_the_whole_screen() {
     }
 }
 
+/// What is known of a run with as much of everything as a run can have: 4,096 partitions in its basis, five million
+/// violations of which its receipt names a thousand.
+fn largest() -> std::sync::Arc<crate::console::data::detail::Detail> {
+    let mut detail = (*detail("backdated-label-column", &line(3).run_key)).clone();
+    let lanes = detail.replay.lanes.clone();
+    detail.replay.lanes = (0..4_096)
+        .map(|partition| {
+            let mut lane = lanes[partition % lanes.len()].clone();
+            (lane.partition, lane.name) = (i64::try_from(partition).unwrap(), format!("{}/{partition}", lane.topic));
+            lane
+        })
+        .collect();
+    detail.replay.lanes_total = 4_096;
+    let named = detail.labels.listed[0].clone();
+    detail.labels.listed = vec![named; 1_000];
+    (detail.labels.violation_total, detail.labels.types[0].violations) = (Some(5_000_000), Some(5_000_000));
+    std::sync::Arc::new(detail)
+}
+
+#[test]
+fn the_largest_run_is_counted_whole_and_drawn_by_what_is_in_sight() {
+    let detail = largest();
+    let mut model = failed(80, 24, &detail);
+    press(&mut model, "2 G");
+    let text = super::text(&model);
+    assert!(text.contains("Replay 4096") && text.contains("4095"), "{text}");
+    press(&mut model, "3 G");
+    let text = super::text(&model);
+    assert!(text.contains("VIOLATION 5,000,000") && text.contains("Labels 1000"), "{text}");
+    if std::env::var_os("OFS_THOROUGH").is_some() {
+        figures(&detail);
+    }
+}
+
+/// Prints what a frame and a key cost over the largest run, beside a small one. No machine is too slow for it.
+fn figures(detail: &std::sync::Arc<crate::console::data::detail::Detail>) {
+    let small = self::detail("backdated-label-column", &line(3).run_key);
+    for (name, detail) in [("4 partitions, 1 violation", &small), ("4,096 partitions, 5,000,000 violations", detail)] {
+        for (width, height) in [(80, 24), (200, 50)] {
+            for keys in ["0", "2", "2 s", "3", "4", "5", "6"] {
+                let mut model = failed(width, height, detail);
+                press(&mut model, keys);
+                let mut buf = Buffer::empty(Rect::new(0, 0, width, height));
+                let mut took: Vec<Duration> = (0..200)
+                    .map(|at| {
+                        let began = Moment::now();
+                        press(&mut model, if at % 2 == 0 { "j" } else { "k" });
+                        view(&model, &mut buf);
+                        began.elapsed()
+                    })
+                    .collect();
+                took.sort_unstable();
+                println!("{name}, {width}x{height}, keys {keys}: key and frame median {:?}, 95th {:?}", took[100], took[190]);
+            }
+        }
+    }
+}
+
 /// A log whose clock stands still.
 fn log() -> crate::console::data::log::LogView {
     let record = |seq: u64| {
