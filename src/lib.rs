@@ -2,6 +2,7 @@
 //! whatever it cannot prove. `CONTRIBUTING.md` has the map of the rooms; arrows point down only.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+pub mod answer;
 pub mod cli;
 pub mod config;
 pub mod console;

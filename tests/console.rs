@@ -19,6 +19,8 @@ struct Tty {
     seen: Arc<Mutex<Seen>>,
     reader: std::thread::JoinHandle<()>,
     deaf: Arc<AtomicBool>,
+    /// The terminal's settings before the console took it.
+    calm: String,
 }
 
 /// What came from it.
@@ -32,7 +34,8 @@ impl Tty {
     fn start(workspace: &Workspace, size: (u16, u16), args: &[&str], environment: &[(&str, &str)]) -> Self {
         let (cols, rows) = size;
         let pair = native_pty_system().openpty(PtySize { rows, cols, pixel_width: 0, pixel_height: 0 }).unwrap();
-        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_ofs"));
+        let calm = format!("{:?}", pair.master.get_termios());
+        let mut command = CommandBuilder::new(binary());
         command.env_clear();
         for (name, value) in [("TERM", "xterm-256color"), ("LANG", "C.UTF-8"), ("USER", "operator"), ("PATH", "/usr/bin:/bin")] {
             command.env(name, value);
@@ -61,7 +64,7 @@ impl Tty {
             }
         });
         let keys = pair.master.take_writer().unwrap();
-        Tty { master: Some(pair.master), keys: Mutex::new(Some(keys)), child, seen, reader, deaf }
+        Tty { master: Some(pair.master), keys: Mutex::new(Some(keys)), child, seen, reader, deaf, calm }
     }
 
     fn text(&self) -> String {
@@ -127,6 +130,11 @@ impl Tty {
         (self.keys, self.master) = (Mutex::new(None), None);
     }
 
+    /// The terminal's settings as they are now.
+    fn termios(&self) -> String {
+        format!("{:?}", self.master.as_ref().unwrap().get_termios())
+    }
+
     /// Nothing more is written for a while.
     fn settle(&self) {
         let (mut bytes, mut since) = (self.bytes(), Instant::now());
@@ -145,6 +153,7 @@ impl Tty {
         for mode in ["\u{1b}[?25h", "\u{1b}[?2004l", "\u{1b}[?1000l", "\u{1b}[?1004l", "\u{1b}[?2026l"] {
             assert!(raw.rfind(mode) > raw.rfind("\u{1b}[?1049h"), "{mode:?} was not sent");
         }
+        assert_eq!(self.termios(), self.calm, "the terminal has other settings than before");
     }
 }
 
@@ -200,27 +209,58 @@ fn keys_are_listed_moved_and_their_conflicts_named() {
 }
 
 #[test]
-fn p11_signals_give_the_terminal_back() {
+fn p11_every_way_out_gives_the_terminal_back_as_it_was() {
     let workspace = Workspace::empty();
     for (name, exit) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
         let mut tty = Tty::start(&workspace, (80, 24), &[], &[]);
         tty.until("no runs yet");
-        #[cfg(unix)]
-        let before = tty.master.as_ref().unwrap().get_termios();
+        assert_ne!(tty.termios(), tty.calm, "raw mode");
         tty.signal(name);
         let (code, took) = tty.end();
         assert_eq!(code, exit, "{name}");
-        assert!(took < Duration::from_secs(2), "{name} took {took:?}");
+        println!("{name}: gone after {took:?}");
         tty.restored();
-        #[cfg(unix)]
-        {
-            let after = tty.master.as_ref().unwrap().get_termios();
-            assert_ne!(format!("{before:?}"), format!("{after:?}"), "raw mode was left");
-        }
     }
+    for (keys, exit) in [("q", 0), ("\u{3}\u{3}", 130)] {
+        let mut tty = Tty::start(&workspace, (80, 24), &[], &[]);
+        tty.until("no runs yet").press(keys);
+        assert_eq!(tty.end().0, exit, "{keys:?}");
+        tty.restored();
+    }
+}
+
+#[test]
+fn the_last_screen_is_left_behind_where_that_is_wanted() {
+    let workspace = Workspace::empty();
+    for (args, left) in [(&["console", "--print-on-exit"][..], true), (&["console"], false)] {
+        let mut tty = Tty::start(&workspace, (80, 24), args, &[]);
+        tty.until("no runs yet").press("q");
+        assert_eq!(tty.end().0, 0);
+        tty.restored();
+        let raw = tty.raw();
+        let after = raw.rsplit_once("\u{1b}[?1049l").map(|(_, after)| after.to_owned()).unwrap_or_default();
+        assert_eq!(after.contains("no runs yet"), left, "{after:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn p11_a_suspended_console_leaves_the_terminal_alone_and_comes_back() {
+    let workspace = Workspace::empty();
     let mut tty = Tty::start(&workspace, (80, 24), &[], &[]);
-    tty.until("no runs yet").press("\u{3}\u{3}");
-    assert_eq!(tty.end().0, 130);
+    tty.until("no runs yet");
+    let raw = tty.termios();
+    let stat = format!("/proc/{}/stat", tty.child.process_id().unwrap());
+    let stopped =
+        || std::fs::read_to_string(&stat).is_ok_and(|s| s.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T')));
+    tty.press("\u{1a}");
+    wait_for("the stop", PATIENCE, stopped);
+    tty.restored();
+    tty.signal("CONT");
+    wait_for("raw mode again", PATIENCE, || tty.termios() == raw);
+    tty.until("no runs yet").press("?");
+    tty.until("everywhere").press("qq");
+    assert_eq!(tty.end().0, 0);
     tty.restored();
 }
 
@@ -369,6 +409,120 @@ fn a_hang_up_during_a_build_hands_the_run_back() {
 }
 
 #[test]
+fn p12_a_line_that_closes_during_a_build_hands_the_run_back() {
+    let workspace = Workspace::flights();
+    let mut tty = Tty::start(&workspace, (80, 24), &[], &[]);
+    tty.until("no runs yet").press("b");
+    tty.until("train.json").press("js\r");
+    tty.until("PAUSED pins");
+    tty.hang_up_after("/");
+    let (_, took) = tty.end();
+    println!("gone {took:?} after the line closed");
+    let run = &workspace.ofs(&["runs", "--json"]).expect(0).json()["runs"][0];
+    assert_eq!(run["status"], "QUEUED", "{run}");
+    let types = workspace.event_types(run["run_key"].as_str().unwrap());
+    assert!(types.iter().any(|t| t == "RUN_INTERRUPTED"), "{types:?}");
+    workspace.assert_nothing_published(FLIGHTS_RUN);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_for_the_log_is_said_once_and_stops_nothing() {
+    let workspace = Workspace::flights();
+    let logs = workspace.path("state/logs");
+    std::fs::create_dir_all(&logs).unwrap();
+    for hours in [0, 24] {
+        let day = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(hours)).to_string();
+        std::os::unix::fs::symlink("/dev/full", logs.join(format!("ofs.{}.jsonl", &day[..10]))).unwrap();
+    }
+    let mut tty = Tty::start(&workspace, (100, 30), &[], &[]);
+    tty.until("no runs yet").press("b");
+    tty.until("train.json").press("j\r");
+    // Nothing but the log is full.
+    tty.until("DONE").press("7");
+    tty.until("the log cannot be written").press("/the log cannot\r");
+    tty.until("/the log cannot").settle();
+    let text = tty.text();
+    assert_eq!(text.matches("the log cannot be written").count(), 1, "{text}");
+    tty.press("\u{1b}");
+    tty.gone("/the log cannot").press("qq");
+    assert_eq!(tty.end().0, 0);
+    tty.restored();
+    assert_eq!(workspace.ofs(&["runs", "--json"]).expect(0).json()["runs"][0]["status"], "DONE");
+}
+
+#[test]
+fn json_plain_and_the_screen_count_the_same_runs() {
+    let workspace = Workspace::flights();
+    workspace.build("train");
+    workspace.intent("late", "train", |intent| {
+        intent["request_id"] = "request.late".into();
+        for slice in intent["replay_basis"].as_array_mut().unwrap() {
+            slice["end_offset"] = "99999999".into();
+        }
+    });
+    workspace.intent("other", "train", |intent| intent["request_id"] = "request.other".into());
+    workspace.run("late").expect(3);
+    for name in ["audit", "other"] {
+        workspace.ofs(&["submit", workspace.path(&format!("intents/{name}.json")).to_str().unwrap()]).expect(0);
+    }
+    let count = |states: &mut dyn Iterator<Item = String>| {
+        let mut counts = std::collections::BTreeMap::<String, usize>::new();
+        states.for_each(|state| *counts.entry(state).or_default() += 1);
+        counts
+    };
+    let json = workspace.ofs(&["runs", "--json"]).expect(0).json();
+    let by_json = count(&mut json["runs"].as_array().unwrap().iter().map(|run| run["status"].as_str().unwrap().to_owned()));
+    let plain = workspace.ofs(&["runs"]).expect(0).out;
+    let by_plain = count(&mut plain.lines().map(|line| line.split_whitespace().nth(1).unwrap().to_owned()));
+    let mut tty = Tty::start(&workspace, (120, 40), &[], &[]);
+    tty.until("DONE").press("1:export json seen.json\r");
+    tty.until("4 rows of runs");
+    let seen: serde_json::Value = serde_json::from_str(&workspace.text("seen.json")).unwrap();
+    let by_screen = count(&mut seen["rows"].as_array().unwrap().iter().map(|run| run["state"].as_str().unwrap().to_owned()));
+    assert_eq!((&by_json, &by_plain), (&by_screen, &by_screen));
+    assert_eq!(by_json, [("DONE", 1), ("FAILED", 1), ("QUEUED", 2)].map(|(state, n)| (state.to_owned(), n)).into());
+    let header = tty.text().lines().next().unwrap().to_owned();
+    for (state, n) in &by_json {
+        assert!(header.contains(&format!("{n} {}", state.to_lowercase())), "{header}");
+    }
+    tty.press("qq");
+    tty.end();
+}
+
+#[test]
+fn evidence_is_rechecked_a_row_explained_and_the_report_read_from_the_keyboard() {
+    let workspace = Workspace::flights();
+    let mut tty = Tty::start(&workspace, (100, 30), &[], &[]);
+    tty.until("no runs yet").press("b");
+    tty.until("train.json").press("j\r");
+    tty.until("DONE").press("6");
+    tty.until("UNCHECKED").press("r");
+    // An Esc and a key right behind it are one key with Alt to a terminal: each Esc is waited for.
+    tty.until("VERIFIED ").until("anchored").press("\u{1b}");
+    tty.until("r recheck").gone("UNCHECKED").press("e");
+    tty.until("  key ").press("\r");
+    tty.until("ROW ").until("window").press("\u{1b}");
+    tty.until("r recheck").press("m");
+    tty.until("GREEN").until("STUCK_RED").press("\u{1b}");
+    tty.until("r recheck");
+    // A build of the console has sent its facts, as one of the command line does.
+    let facts = || !workspace.tree(&format!("store/{FLIGHTS_RUN}/ofs/governance/facts")).is_empty();
+    wait_for("the facts of the build", PATIENCE, facts);
+    let waiting = workspace.ofs(&["report", "--look", "--json"]).expect(0).json();
+    let facts = &waiting["platform_runs"][0]["metrics"]["facts"];
+    assert!(facts["SENT"].as_u64() > Some(0), "{facts}");
+    // Another cut-off is another data set, and diff says so.
+    workspace.build("audit");
+    tty.press("1gd");
+    tty.until("Compare with which data set?").press("\r");
+    tty.until("identity").until("rows ").press("\u{1b}");
+    tty.gone("identity").press("qq");
+    assert_eq!(tty.end().0, 0);
+    tty.restored();
+}
+
+#[test]
 fn a_read_only_console_changes_nothing_and_makes_no_file() {
     let workspace = Workspace::flights();
     workspace.build("train");
@@ -401,4 +555,156 @@ fn a_megabyte_of_paste_and_a_storm_of_sizes_leave_it_alive() {
     tty.until("everywhere").press("qq");
     assert_eq!(tty.end().0, 0);
     tty.restored();
+}
+
+/// The program under test: for figures that matter, a release build of it.
+fn binary() -> String {
+    std::env::var("OFS_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_ofs").into())
+}
+
+/// Whether figures are wanted that need minutes and a machine for themselves: `OFS_THOROUGH=1`.
+fn thorough() -> bool {
+    std::env::var_os("OFS_THOROUGH").is_some()
+}
+
+/// Resident memory of a process, in MB.
+fn resident(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0").trim().trim_end_matches(" kB").to_owned();
+    line.parse::<f64>().unwrap_or(0.0) / 1024.0
+}
+
+impl Tty {
+    /// The row with the mark of the selected one.
+    fn marked(&self) -> Option<u16> {
+        let seen = self.seen.lock().unwrap();
+        let screen = seen.screen.screen();
+        (0..screen.size().0.get()).find(|y| screen.cell(*y, 1).is_some_and(|cell| cell.contents() == ">"))
+    }
+
+    /// Presses j and k in turn and waits for the mark to move, until `over` says so: how long each took.
+    fn latencies(&self, mut over: impl FnMut(usize) -> bool) -> Vec<Duration> {
+        let mut took = Vec::new();
+        while !over(took.len()) {
+            let (before, began) = (self.marked(), Instant::now());
+            self.press(if took.len() % 2 == 0 { "j" } else { "k" });
+            while self.marked() == before {
+                assert!(began.elapsed() < PATIENCE, "the mark does not move; the screen is\n{}", self.text());
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            took.push(began.elapsed());
+            std::thread::sleep(Duration::from_millis(40));
+        }
+        took.sort_unstable();
+        took
+    }
+}
+
+fn told(what: &str, took: &[Duration]) {
+    let at = |percent: usize| took[(took.len() * percent / 100).min(took.len() - 1)];
+    println!("{what}: {} keys, key to paint median {:?}, 95th {:?}, 99th {:?}, worst {:?}", took.len(), at(50), at(95), at(99), at(100));
+}
+
+/// Key to paint while builds use both cores, the console's own and another process's, and what the console's
+/// memory does meanwhile. Prints figures: no machine is too slow for this test.
+#[test]
+fn p6_keys_are_painted_while_builds_use_both_cores() {
+    if !thorough() {
+        return;
+    }
+    let events = std::env::var("OFS_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(60_000);
+    let workspace = crate::support::large(events);
+    for name in ["y", "z"] {
+        workspace.intent(name, "x", |intent| {
+            intent["request_id"] = format!("request.{name}").into();
+            intent["label_basis"]["label_asof_utc"] = format!("2026-06-0{}T00:00:00Z", if name == "y" { 2 } else { 3 }).into();
+        });
+    }
+    // A run to move the mark to and from.
+    workspace.intent("none", "x", |intent| intent["request_id"] = "request.none".into());
+    for name in ["none", "x"] {
+        workspace.ofs(&["submit", workspace.path(&format!("intents/{name}.json")).to_str().unwrap()]).expect(0);
+    }
+    let mut tty = Tty::start(&workspace, (120, 40), &["console", "--view", "runs"], &[("SSH_CONNECTION", "1 2 3 4")]);
+    tty.until("QUEUED").settle();
+    let pid = tty.child.process_id().unwrap();
+    told("at rest", &tty.latencies(|n| n >= 100));
+
+    let before = resident(pid);
+    let mut command = std::process::Command::new(binary());
+    command.args(["run", workspace.path("intents/y.json").to_str().unwrap(), "--json"]).env("OFS_WORKSPACE", workspace.root());
+    command.env("TMPDIR", workspace.scratch()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut other = command.spawn().unwrap();
+    let took = tty.latencies(|_| !matches!(other.try_wait(), Ok(None)));
+    told("a build of another process on both cores", &took);
+    println!("resident memory of the console {before:.1} MB before, {:.1} MB after", resident(pid));
+
+    tty.press(":run intents/z.json\r");
+    tty.until("under way").until("RUNNING");
+    let done = || !tty.text().contains("RUNNING");
+    let took = tty.latencies(|_| done());
+    told("a build of the console on both cores", &took);
+    println!("resident memory of the console after its own build {:.1} MB", resident(pid));
+    tty.press("qqq");
+    tty.end();
+}
+
+/// A hundred thousand runs in a ledger. Prints figures.
+#[test]
+fn p10_a_hundred_thousand_runs_are_started_on_moved_in_and_filtered() {
+    if !thorough() {
+        return;
+    }
+    let workspace = Workspace::flights();
+    workspace.build("train");
+    multiply(&workspace, 100_000);
+    for size in [(80, 24), (200, 50)] {
+        let began = Instant::now();
+        let mut tty = Tty::start(&workspace, size, &["console", "--view", "runs"], &[]);
+        tty.until("DONE");
+        let first = began.elapsed();
+        tty.until("100001");
+        println!("{size:?}: first rows after {first:?}, all of 100,001 runs after {:?}", began.elapsed());
+        tty.settle();
+        let pid = tty.child.process_id().unwrap();
+        told("moving", &tty.latencies(|n| n >= 200));
+        let began = Instant::now();
+        tty.press("/request.99999");
+        tty.until("1/100001");
+        println!("a filter typed letter by letter: {:?}", began.elapsed());
+        tty.press("\r\u{1b}");
+        tty.gone("1/100001").press("G").settle();
+        let (before, bytes) = (usage(pid), tty.bytes());
+        std::thread::sleep(Duration::from_secs(10));
+        let after = usage(pid);
+        println!(
+            "idle for 10 s: {} bytes, {} ms of processor time, {} wake-ups; resident {:.1} MB",
+            tty.bytes() - bytes,
+            after.0 - before.0,
+            after.1 - before.1,
+            resident(pid)
+        );
+        tty.press("qqq");
+        tty.end();
+    }
+}
+
+/// Makes many of the one run that is in the ledger.
+fn multiply(workspace: &Workspace, n: usize) {
+    let ledger = rusqlite::Connection::open(workspace.path("state/ledger.db")).unwrap();
+    let mut columns = ledger.prepare("SELECT name FROM pragma_table_info('runs')").unwrap();
+    let columns: Vec<String> = columns.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    let value = |name: &String| match name.as_str() {
+        "run_key" => "printf('%08x%024x', i * 7919, i)".to_owned(),
+        "request_id" => "'request.' || i".to_owned(),
+        "updated_us" => "updated_us - i * 1000000".to_owned(),
+        other => other.to_owned(),
+    };
+    let values: Vec<String> = columns.iter().map(value).collect();
+    let sql = format!(
+        "INSERT INTO runs ({}) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {n}) SELECT {} FROM runs, n",
+        columns.join(", "),
+        values.join(", ")
+    );
+    assert_eq!(ledger.execute(&sql, []).unwrap(), n);
 }

@@ -12,6 +12,7 @@ use crate::console::filter::Filter;
 use crate::console::keys::{Keymap, KeysError};
 use crate::console::look::{Glyphs, Look, Theme};
 use crate::console::model::{Mode, Model, Start, View};
+use crate::console::msg::{Msg, Told};
 use crate::console::terminal::install_panic_hook;
 use crate::console::update::open;
 use crate::ledger::Limits;
@@ -31,6 +32,9 @@ pub(super) struct Args {
     /// Narrow the rows: terms parted by spaces, like `state=FAILED age<2h`.
     #[arg(long, value_name = "EXPR")]
     filter: Option<String>,
+    /// Leave the last screen behind as text when the console is left.
+    #[arg(long)]
+    print_on_exit: bool,
 }
 
 impl From<KeysError> for Failure {
@@ -63,7 +67,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     let look = look(config, &term, &environment)?;
     let mode = mode(config, args.read_only);
     let ring = Ring::new(context.clock.clone());
-    let (_log, notice) = log(config, &mode, &environment, &ring);
+    let (outbox, inbox) = app::channel();
+    let (_log, notice) = log(config, &mode, &environment, &ring, &outbox);
 
     let may_write = mode == Mode::Operate;
     let mouse = config.flag("console", "mouse");
@@ -78,13 +83,14 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
         mouse,
     };
     let mut model = Model::new(start);
+    let columns = config.list("console", "columns");
+    model.panes.runs.choose(&columns.iter().map(String::as_str).collect::<Vec<_>>()).map_err(Failure::usage)?;
     open(&mut model, view, args.run.clone(), filter);
     model.flash = notice.map(|told| (told, context.clock.now()));
 
     // Colours are the theme's own business: the library's switch would take weight and reverse away, too.
     crossterm::style::force_color_output(true);
     install_panic_hook(std::thread::current().id());
-    let (outbox, inbox) = app::channel();
     let world = World { config: config.clone(), clock: context.clock.clone(), actor: context.actor(), may_write, log: ring };
     let effects = Effects::start(world, outbox.clone())?;
     let ssh = environment("SSH_CONNECTION").is_some() || environment("SSH_TTY").is_some();
@@ -93,6 +99,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
         frame_rate: frame_rate(config, ssh),
         clipboard: Clipboard::of(config.text("console", "clipboard"), &term, environment("TMUX").is_some()),
         sync: config.text("console", "sync_output") != "off",
+        print_on_exit: args.print_on_exit,
     };
     Ok(app::run(model, effects, &inbox, &outbox, setup)?)
 }
@@ -161,8 +168,8 @@ fn log(
     mode: &Mode,
     environment: &dyn Fn(&str) -> Option<String>,
     ring: &Ring,
-) -> (Option<tracing_appender::non_blocking::WorkerGuard>, Option<crate::console::msg::Told>) {
-    use crate::console::msg::Told;
+    outbox: &crossbeam_channel::Sender<Msg>,
+) -> (Option<tracing_appender::non_blocking::WorkerGuard>, Option<Told>) {
     let filter = environment("OFS_LOG");
     let own = environment("XDG_STATE_HOME")
         .map(PathBuf::from)
@@ -171,7 +178,14 @@ fn log(
     let folders = std::iter::once(config.path("logs")).filter(|_| *mode == Mode::Operate || config.path("logs").is_dir()).chain(own);
     let mut why = "no folder for it".to_owned();
     for folder in folders {
-        match crate::observe::start_logging_with(&folder, filter.as_deref(), ring.layer()) {
+        let told = outbox.clone();
+        // On the log's own thread: a screen that has no room for it now is told nothing.
+        let fault = move |error: &std::io::Error| {
+            // Into the log pane, which needs no file.
+            tracing::error!("the log cannot be written, the work goes on: {error}");
+            let _ = told.try_send(Msg::Told(Told::bad(format!("the log cannot be written, the work goes on: {error}"))));
+        };
+        match crate::observe::start_logging_with(&folder, filter.as_deref(), ring.layer(), fault) {
             Ok(guard) => return (Some(guard), None),
             Err(error) => why = error,
         }

@@ -285,6 +285,11 @@ pub(crate) fn say(line: impl AsRef<str>) {
     let _ = writeln!(std::io::stdout().lock(), "{}", safe_lines(line.as_ref()));
 }
 
+/// Prints an answer on stdout.
+pub(crate) fn told(lines: &[crate::answer::Line]) {
+    lines.iter().for_each(|line| say(&line.text));
+}
+
 /// Prints a document on stdout.
 pub(crate) fn document(value: &Value) {
     let _ = writeln!(std::io::stdout().lock(), "{}", safe_json(&serde_json::to_string_pretty(value).unwrap_or_default()));

@@ -171,7 +171,7 @@ fn warn_superseded(context: &Context, result: &RunResult) {
     let (Ok(env), false) = (context.env(), id.is_empty()) else { return };
     let ledger = context.reader().ok().flatten();
     for correction in superseded_by(&env, ledger.as_ref(), run, id).unwrap_or_default() {
-        eprintln!("{}", super::verify::superseded(&correction));
+        eprintln!("{}", correction.line().text);
     }
 }
 

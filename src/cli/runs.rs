@@ -116,7 +116,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
             safe(&what)
         ));
         for correction in corrections(row) {
-            say(format!("          {}", super::verify::superseded(&correction)));
+            say(format!("          {}", correction.line().text));
         }
         if let Some(stuck) = stuck.filter(|_| args.stuck) {
             say(format!("          next: {}", next(row, stuck)));

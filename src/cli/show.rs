@@ -63,7 +63,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
         say(format!("corrects {}: {}", superseded.join(", "), safe(&reason(&row).unwrap_or_default())));
     }
     for correction in &corrections {
-        say(super::verify::superseded(correction));
+        say(correction.line().text);
     }
     for gate in &gates {
         let text = |key: &str| gate.get(key).and_then(Value::as_str).unwrap_or("-");

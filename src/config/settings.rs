@@ -76,6 +76,7 @@ pub static SETTINGS: &[Setting] = &[
     setting("observe", "pending_amber", Kind::Int(1, 1_000_000), "1", "pending publications that make health AMBER"),
     setting("observe", "unsent_amber", Kind::Int(1, 1_000_000), "1", "facts whose sending failed that make health AMBER"),
     setting("console", "theme", Kind::Text, "\"ansi16\"", "colour theme"),
+    setting("console", "columns", Kind::List, "[]", "columns of the list of runs, in order; empty for all"),
     setting("console", "keys", Kind::Table, "{}", "key bindings that replace the defaults"),
     setting("console", "ascii", Kind::Flag, "false", "draw with ASCII only"),
     setting("console", "mouse", Kind::Flag, "false", "take mouse events"),

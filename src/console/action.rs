@@ -126,6 +126,10 @@ actions! {
     ScrubBack "scrub-back" ["["] Global Look 0 "one event back in time";
     ScrubOn "scrub-on" ["]"] Global Look 0 "one event on in time";
     ScrubPlay "scrub-play" ["p"] Timeline Look 0 "play the run from here";
+    Recheck "recheck" ["r"] Evidence Look 1 "digest all evidence of the run again, as verify does";
+    Explain "explain" ["e"] Global Look 0 "the facts behind one row of the run's data set";
+    Diff "diff" ["d"] Global Look 0 "why the run's data set differs from another one";
+    Report "report" ["m"] Global Look 0 "metrics, health and facts of the platform run";
     Copy "copy" ["y"] Global Look 0 "copy the selected row's id";
     CopyCommand "copy-command" ["c"] Global Look 0 "copy the action as a command line";
     CopySummary "copy-summary" ["i"] Global Look 5 "copy an incident summary";
@@ -149,6 +153,8 @@ actions! {
     // The console itself.
     Palette "palette" [":"] Global Look 6 "all actions and runs by name";
     Help "help" ["?", "f1"] Global Look 8 "every key";
+    Theme "theme" [] Global Look 0 "another theme: :theme NAME";
+    Columns "columns" [] Global Look 0 "columns of the runs, in order: :columns NAME,NAME or all";
     Mouse "mouse" ["M"] Global Look 0 "take or release the mouse";
     Repaint "repaint" ["ctrl-l"] Global Look 0 "paint the screen anew";
     Suspend "suspend" ["ctrl-z"] Global Look 0 "stop the console; fg brings it back";

@@ -93,6 +93,8 @@ pub struct Setup {
     pub clipboard: Clipboard,
     /// Whether frames are wrapped in synchronised output.
     pub sync: bool,
+    /// Whether the last screen is left behind as text.
+    pub print_on_exit: bool,
 }
 
 /// The channel that everything comes through. It is bounded: whoever has too much to say waits.
@@ -117,6 +119,13 @@ pub fn run(mut model: Model, effects: Effects, inbox: &Receiver<Msg>, outbox: &S
     // A terminal that is gone cannot be told anything: the end of the line is a hang-up.
     let exit = console.turn(inbox).unwrap_or(HUNG_UP);
     Terminal::give_back();
+    if setup.print_on_exit && exit != HUNG_UP {
+        // What the panes said, without the last line, which is about keys.
+        let text = super::view::text(&console.model);
+        let _ = io::stdout()
+            .write_all(text.trim_end().rsplit_once('\n').map_or("", |(panes, _)| panes).as_bytes())
+            .and_then(|()| io::stdout().write_all(b"\n"));
+    }
     if exit == HUNG_UP {
         console.outside.effects.hand_back(word(exit));
     }

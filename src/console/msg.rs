@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use super::builds::BuildEvent;
 use super::data::detail::Detail;
+use super::data::inquiry::{Answer as Inquired, Question};
 use super::data::log::LogView;
 use super::data::runs::RunsUpdate;
 use super::keys::Chord;
 use super::terminal::Signal;
 use crate::operate::intent_new::Selectors;
 use crate::pipeline::run::step::Answer;
+pub use crate::text::quoted;
 use crate::time::Instant;
 
 /// Something that happened.
@@ -53,6 +55,20 @@ pub enum Msg {
     Intents(Vec<IntentFile>),
     /// A new intent was written under this name, or why it was not.
     Formed(Result<String, String>),
+    /// Something was heard of a question.
+    Inquiry {
+        /// Which.
+        id: u64,
+        /// What.
+        heard: Heard,
+    },
+    /// What a data set has to choose from.
+    Offered {
+        /// The data set.
+        manifest: String,
+        /// Its first rows, or why there are none.
+        rows: Result<Vec<(String, String)>, String>,
+    },
     /// What came of an effect.
     Told(Told),
     /// A text to show, to be selected by hand or read.
@@ -64,6 +80,15 @@ pub enum Msg {
     },
     /// The program's own log has grown.
     Log(LogView),
+}
+
+/// What is heard of a question.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Heard {
+    /// Units done and to do.
+    Progress(u64, u64),
+    /// Its answer.
+    Answer(Box<Inquired>),
 }
 
 /// How the ledger can be read now.
@@ -186,12 +211,6 @@ impl Order {
     }
 }
 
-/// A word as a shell takes it.
-pub fn quoted(text: &str) -> String {
-    let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:@=+,".contains(c));
-    if plain { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
-}
-
 /// Something to be done outside the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
@@ -222,6 +241,17 @@ pub enum Effect {
         /// Stop at each gate.
         step: bool,
     },
+    /// Answer a question about what a run left behind.
+    Inquire {
+        /// Under which number its answer comes.
+        id: u64,
+        /// The question.
+        question: Question,
+    },
+    /// Call such a question off.
+    CallOff(u64),
+    /// Look for the rows of a data set to choose from.
+    Offer(String),
     /// Set a breakpoint, or take it away; `off` takes all away.
     Break(String),
     /// Answer a build that stands at a gate.

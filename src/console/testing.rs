@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
+use super::data::detail::Detail;
 use super::data::runs::RunsUpdate;
+use super::data::testing::World;
 use super::keys::{Chord, Keymap};
 use super::look::{Glyphs, Look, Theme};
 use super::model::{Mode, Model, Start};
@@ -119,6 +121,42 @@ pub(crate) fn press(model: &mut Model, keys: &str) -> Vec<Effect> {
 pub(crate) fn write(model: &mut Model, text: &str) -> Vec<Effect> {
     let key = |c: char| Chord::parse(&if c == ' ' { "space".to_owned() } else { c.to_string() }).unwrap();
     text.chars().flat_map(|c| update(model, Msg::Key(key(c)))).collect()
+}
+
+/// What is known of the newest run that a scenario left behind, with every clock in it stopped, so that a screen
+/// of it is the same every time.
+pub(crate) fn detail(scenario: &str, run_key: &str) -> Arc<Detail> {
+    let world = World::play(scenario);
+    let (source, row, _) = world.newest();
+    let mut detail = Detail::load(&source, &row.run_key).unwrap();
+    (detail.run_key, detail.as_of) = (run_key.to_owned(), NOW);
+    detail.triage.deeds.clear();
+    detail.triage.updated = NOW.plus_micros(-300_000_000);
+    for (index, event) in (0..).zip(&mut detail.timeline.events) {
+        event.since_first = index * 1_500_000;
+        event.at = NOW.plus_micros(event.since_first - 400_000_000);
+        event.detail = format!("{{\"phase\":{:?}}}", event.phase);
+    }
+    for (index, sample) in (0u32..).zip(&mut detail.timeline.samples) {
+        (sample.at, sample.done, sample.total) = (NOW.plus_micros(i64::from(index) * 4_000_000 - 400_000_000), u64::from(index) * 10, 100);
+    }
+    // Documents hold instants, so their sizes and digests are their own.
+    for (index, document) in (0u64..).zip(&mut detail.evidence.documents) {
+        document.bytes = Some(1_000 + index * 111);
+    }
+    Arc::new(detail)
+}
+
+/// A model of that size in which the failed run of [`one_of_each`] is selected, with what is known of it.
+pub(crate) fn failed(width: u16, height: u16, detail: &Arc<Detail>) -> Model {
+    // At a size at which keys are obeyed; the size that is wanted comes then.
+    let mut model = with(200, 50, one_of_each());
+    while model.selected().map(|line| line.run_key.as_str()) != Some(&detail.run_key) {
+        press(&mut model, "j");
+    }
+    update(&mut model, Msg::Detail { run_key: detail.run_key.clone(), found: Ok(detail.clone()) });
+    update(&mut model, Msg::Resize(width, height));
+    model
 }
 
 /// The screen.

@@ -217,7 +217,9 @@ impl Ledger {
     /// `Io`, `Corrupt`.
     pub fn audit_rows(&self, run_key: Option<&str>) -> Result<Vec<AuditRow>> {
         self.ask(|conn| {
-            let mut query = conn.prepare_cached("SELECT * FROM audit WHERE ?1 IS NULL OR run_key = ?1 ORDER BY seq")?;
+            // One condition that allows for both would read the whole table for one run.
+            let of = if run_key.is_some() { "run_key = ?1" } else { "?1 IS NULL" };
+            let mut query = conn.prepare_cached(&format!("SELECT * FROM audit WHERE {of} ORDER BY seq"))?;
             let rows = query.query_and_then([run_key], |row| {
                 Ok(AuditRow {
                     seq: unsigned(row.get("seq")?)?,

@@ -212,13 +212,56 @@ mod tests {
         assert_eq!((changed.len(), changed[0].progress, changed[0].sign()), (1, Some((3, 9)), clock.now()));
     }
 
+    /// Every question that the console asks while somebody looks at it, with what answers it. A ledger of a hundred
+    /// thousand runs has as many events and audit rows: whatever reads a whole table is felt.
     #[test]
-    fn listing_uses_the_index() {
+    fn what_a_screen_asks_is_answered_from_indexes() {
         let (_, ledger) = in_memory();
-        for rest in ["ORDER BY updated_us DESC, run_key LIMIT 5", "WHERE updated_us >= 5 ORDER BY updated_us DESC, run_key"] {
-            let sql = format!("EXPLAIN QUERY PLAN SELECT run_key FROM runs {rest}");
-            let plan: String = ledger.conn().query_row(&sql, [], |row| row.get(3)).unwrap();
-            assert!(plan.contains("runs_by_update"), "{plan}");
+        let conn = ledger.conn();
+        for (sql, by) in [
+            ("SELECT run_key FROM runs ORDER BY updated_us DESC, run_key LIMIT 5", "runs_by_update"),
+            (
+                "SELECT status FROM runs WHERE updated_us <= 9 AND (updated_us < 9 OR run_key > 'k') ORDER BY updated_us DESC, run_key LIMIT 5",
+                "runs_by_update (updated_us<?)",
+            ),
+            ("SELECT status FROM runs WHERE updated_us >= 5 ORDER BY updated_us DESC, run_key", "runs_by_update (updated_us>?)"),
+            ("SELECT status FROM runs WHERE run_key = 'k'", "sqlite_autoindex_runs_1 (run_key=?)"),
+            ("SELECT * FROM runs WHERE request_id = 'r'", "sqlite_autoindex_runs_2 (request_id=?)"),
+            ("SELECT * FROM runs WHERE ?1 IS NULL OR status = ?1 ORDER BY updated_us DESC, run_key LIMIT 50", "runs_by_update"),
+            ("SELECT * FROM runs WHERE manifest_id = 'm' ORDER BY updated_us DESC, run_key", "runs_by_manifest (manifest_id=?)"),
+            ("SELECT * FROM run_events WHERE run_key = 'k' AND seq > 3 ORDER BY seq", "PRIMARY KEY (run_key=? AND seq>?)"),
+            ("SELECT * FROM audit WHERE run_key = 'k' ORDER BY seq", "audit_by_run (run_key=?)"),
+            ("SELECT * FROM ref_audit WHERE run_key = 'k' ORDER BY seq", "ref_audit_by_run (run_key=?)"),
+            ("SELECT * FROM progress_samples WHERE run_key = 'k' AND attempt = 1 ORDER BY id", "progress_samples_by_attempt (run_key=?"),
+            (
+                "SELECT * FROM outbox WHERE delivered_at IS NULL ORDER BY failures, created_at, run_key, seq, kind LIMIT 9",
+                "outbox_undelivered",
+            ),
+        ] {
+            let mut query = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let steps: Vec<String> = query
+                .query_map(rusqlite::params_from_iter(vec![rusqlite::types::Null; query.parameter_count()]), |row| row.get(3))
+                .unwrap()
+                .map(Result::unwrap)
+                .collect();
+            let plan = steps.join("; ");
+            assert!(plan.contains(by), "{sql}: {plan}");
+            // An order that no index gives is made for the few rows that are found, never for all runs.
+            let few = ["FROM outbox", "WHERE manifest_id"].iter().any(|part| sql.contains(part));
+            assert!(!plan.contains("TEMP B-TREE") || few, "{sql}: {plan}");
         }
+    }
+
+    #[test]
+    fn the_audit_of_one_run_is_that_of_all_without_the_others() {
+        let (_, ledger) = in_memory();
+        for key in ["a", "b"] {
+            running(&ledger, key);
+            ledger.note(key, "seen").unwrap();
+        }
+        let (all, one) = (ledger.audit_rows(None).unwrap(), ledger.audit_rows(Some("a")).unwrap());
+        assert!(!one.is_empty() && one.len() < all.len());
+        assert_eq!(one, all.into_iter().filter(|row| row.run_key.as_deref() == Some("a")).collect::<Vec<_>>());
+        assert_eq!(ledger.audit_rows(Some("z")).unwrap(), []);
     }
 }

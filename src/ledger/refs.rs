@@ -97,7 +97,9 @@ impl Ledger {
             if !has_table(conn, "ref_audit")? {
                 return Ok(Vec::new());
             }
-            let mut query = conn.prepare_cached("SELECT * FROM ref_audit WHERE ?1 IS NULL OR run_key = ?1 ORDER BY seq")?;
+            // One condition that allows for both would read the whole table for one run.
+            let of = if run_key.is_some() { "run_key = ?1" } else { "?1 IS NULL" };
+            let mut query = conn.prepare_cached(&format!("SELECT * FROM ref_audit WHERE {of} ORDER BY seq"))?;
             let rows = query.query_and_then([run_key], |row| {
                 Ok(RefRow {
                     seq: unsigned(row.get("seq")?)?,

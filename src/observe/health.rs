@@ -77,7 +77,7 @@ pub static RULES: [Rule; 6] = [
     ),
 ];
 
-/// A rule that speaks.
+/// What a rule found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reason {
     /// The rule's code.
@@ -99,6 +99,8 @@ pub struct Health {
     pub level: Level,
     /// The rules that speak.
     pub reasons: Vec<Reason>,
+    /// The rules that do not, with what they found.
+    pub quiet: Vec<Reason>,
     /// How far back failures and anomalies count, in hours.
     pub window_hours: u64,
 }
@@ -155,15 +157,11 @@ fn found(world: &World<'_>, hours: u64) -> BTreeMap<&'static str, (u64, Vec<Stri
 pub(super) fn judge(world: &World<'_>) -> Health {
     let window_hours = world.env.config.int("observe", "window_hours");
     let found = found(world, window_hours);
-    let reasons: Vec<Reason> = RULES
-        .iter()
-        .filter_map(|rule| {
-            let (count, runs) = found.get(rule.code)?;
-            let threshold = world.env.config.int("observe", rule.threshold);
-            let runs = runs.iter().take(NAMED).cloned().collect();
-            let reason = Reason { code: rule.code, level: rule.level, found: *count, threshold, runs };
-            (*count >= threshold).then_some(reason)
-        })
-        .collect();
-    Health { level: reasons.iter().map(|r| r.level).max().unwrap_or(Level::Green), reasons, window_hours }
+    let judged = |rule: &Rule| {
+        let (count, runs) = found.get(rule.code)?;
+        let runs = runs.iter().take(NAMED).cloned().collect();
+        Some(Reason { code: rule.code, level: rule.level, found: *count, threshold: world.env.config.int("observe", rule.threshold), runs })
+    };
+    let (reasons, quiet): (Vec<Reason>, Vec<Reason>) = RULES.iter().filter_map(judged).partition(|r| r.found >= r.threshold);
+    Health { level: reasons.iter().map(|r| r.level).max().unwrap_or(Level::Green), reasons, quiet, window_hours }
 }

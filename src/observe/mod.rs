@@ -10,10 +10,12 @@ pub mod health;
 pub mod metrics;
 pub mod reconcile;
 pub mod report;
+mod told;
 mod world;
 
-pub use report::{Report, RunReport, look, report};
+pub use report::{Report, RunReport, look, look_at, report};
 
+use std::io::{self, Write};
 use std::path::Path;
 
 use tracing_appender::non_blocking::WorkerGuard;
@@ -30,14 +32,21 @@ const KEPT_FILES: usize = 14;
 /// # Errors
 /// In words, where the folder cannot be used; the program goes on without logs then.
 pub fn start_logging(folder: &Path, filter: Option<&str>) -> Result<WorkerGuard, String> {
-    start_logging_with(folder, filter, tracing_subscriber::layer::Identity::new())
+    let fault = |error: &io::Error| eprintln!("ofs: the log cannot be written, the work goes on: {error}");
+    start_logging_with(folder, filter, tracing_subscriber::layer::Identity::new(), fault)
 }
 
-/// [`start_logging`], and `also` sees every record that passes the filter.
+/// [`start_logging`], and `also` sees every record that passes the filter. `fault` is told once where records no
+/// longer arrive, for example because the disk is full: a log that fails stops nothing.
 ///
 /// # Errors
 /// As of [`start_logging`].
-pub fn start_logging_with<L>(folder: &Path, filter: Option<&str>, also: L) -> Result<WorkerGuard, String>
+pub fn start_logging_with<L>(
+    folder: &Path,
+    filter: Option<&str>,
+    also: L,
+    fault: impl FnOnce(&io::Error) + Send + 'static,
+) -> Result<WorkerGuard, String>
 where
     L: Layer<Registry> + Send + Sync,
 {
@@ -50,9 +59,57 @@ where
         .max_log_files(KEPT_FILES)
         .build(folder)
         .map_err(|e| place(&e))?;
-    let (writer, guard) = tracing_appender::non_blocking(appender);
+    let (writer, guard) = tracing_appender::non_blocking(Watched { log: appender, fault: Some(fault) });
     let filter = EnvFilter::try_new(filter.unwrap_or("info")).map_err(|e| format!("OFS_LOG: {e}"))?;
     let file = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(writer).with_ansi(false);
     tracing_subscriber::registry().with(also).with(file).with(filter).try_init().map_err(|e| e.to_string())?;
     Ok(guard)
+}
+
+/// A log that says once that it cannot be written.
+struct Watched<W, F> {
+    log: W,
+    fault: Option<F>,
+}
+
+impl<W: Write, F: FnOnce(&io::Error)> Write for Watched<W, F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.log.write(bytes);
+        if let Err(error) = &written
+            && error.kind() != io::ErrorKind::Interrupted
+            && let Some(tell) = self.fault.take()
+        {
+            tell(error);
+        }
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.log.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_on_a_full_disk_says_so_once() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::Error::from(io::ErrorKind::StorageFull))
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let told = std::cell::Cell::new(0);
+        let mut log = Watched { log: Full, fault: Some(|_: &io::Error| told.set(told.get() + 1)) };
+        for _ in 0..3 {
+            assert!(log.write_all(b"record").is_err());
+        }
+        assert_eq!(told.get(), 1);
+    }
 }

@@ -153,9 +153,20 @@ impl Records {
 /// # Errors
 /// The ledger's. A store that cannot be read is said in the report.
 pub fn look(env: &Env, ledger: &Ledger, clock: &dyn Clock) -> Result<Report, LedgerError> {
+    look_at(env, ledger, clock, None)
+}
+
+/// As [`look`], at one platform run alone where one is named.
+///
+/// # Errors
+/// As of [`look`].
+pub fn look_at(env: &Env, ledger: &Ledger, clock: &dyn Clock, only: Option<&str>) -> Result<Report, LedgerError> {
     let (records, at) = (Records::read(env, ledger)?, clock.now());
     let mut runs = Vec::new();
-    for platform_run_id in records.platform_runs(env) {
+    for platform_run_id in records.platform_runs(env).into_iter().filter(|run| only.is_none_or(|only| only == *run)) {
+        if env.cancel.is_cancelled() {
+            break;
+        }
         let world = records.world(env, platform_run_id, at);
         runs.push(RunReport {
             platform_run_id: platform_run_id.to_owned(),

@@ -4,6 +4,7 @@
 
 mod cause;
 mod side;
+mod told;
 mod view;
 
 use std::cmp::Ordering;
@@ -54,10 +55,15 @@ fn side_of(opened: &Opened) -> DiffSide {
     }
 }
 
-/// The fields in which two identities differ, each as far down as it is an object on both sides.
+/// The fields in which two identities differ.
 fn identity(left: &Opened, right: &Opened) -> Vec<IdentityField> {
+    fields(&left.identity, &right.identity)
+}
+
+/// The fields in which two documents differ, each as far down as it is an object on both sides.
+pub fn fields(left: &Value, right: &Value) -> Vec<IdentityField> {
     let mut fields = Vec::new();
-    unequal("", &left.identity, &right.identity, &mut fields);
+    unequal("", left, right, &mut fields);
     fields
 }
 

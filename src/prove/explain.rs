@@ -2,6 +2,7 @@
 //! timeline say about it now: the record, every event that each feature counted, every assertion about it
 //! with what became of it, and the policy, definition, cut-off and code that it rests on.
 
+mod told;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -7,8 +7,11 @@ pub mod explain;
 pub mod membership;
 pub mod noninterference;
 mod reprove;
+mod rows;
 pub mod supersession;
 pub mod verify;
+
+pub use rows::first_rows;
 
 use crate::contract::{ReasonCode, path_safe};
 use crate::ledger::Ledger;

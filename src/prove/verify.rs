@@ -12,6 +12,7 @@ mod rows;
 mod supersession;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::collections::BTreeSet;
 use std::fmt::Display;

@@ -7,6 +7,7 @@
 pub mod detail;
 pub mod document;
 pub mod evidence;
+pub mod inquiry;
 pub mod labels;
 pub mod log;
 pub mod pins;

@@ -116,6 +116,11 @@ impl Runs {
         self.lines.is_empty()
     }
 
+    /// All of them, in no order.
+    pub fn all(&self) -> impl Iterator<Item = &RunLine> {
+        self.lines.iter()
+    }
+
     /// The run at a place.
     pub fn at(&self, at: u32) -> Option<&RunLine> {
         self.lines.get(at as usize)

@@ -8,9 +8,10 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::World;
-use crate::console::builds::{BuildSpec, Builds, StartError, What};
+use crate::console::builds::{BuildEvent, BuildSpec, Builds, StartError, What};
 use crate::console::msg::{Msg, Told};
 use crate::ledger::{Ledger, LedgerError, Ordered, Owner};
+use crate::observe::facts::flush_quietly;
 use crate::pipeline::admit::Supersession;
 use crate::pipeline::run::step::{Answer, Breakpoint};
 use crate::pipeline::run::{Host, Request, StopSignal};
@@ -116,10 +117,15 @@ impl Works {
         let env = self.world.env()?;
         let ledger = Ledger::open(&self.world.ledger_path(), clock.clone(), actor).map_err(|e| format!("{}: {e}", e.code()))?;
         let host = Host { ledger: Arc::new(ledger), clock: clock.clone(), owner: Owner::current(), signal: StopSignal::default() };
-        let told = self.told.clone();
+        let (told, facts) = (self.told.clone(), (env.clone(), host.ledger.clone()));
         // Called on a build's thread: it must not wait for a screen that has stopped listening.
         let hear = Arc::new(move |run_key: &str, event| {
+            let ended = matches!(event, BuildEvent::Ended(_));
             let _ = told.send_timeout(Msg::Build { run_key: run_key.to_owned(), event }, PATIENCE);
+            // As after a build of the command line; what cannot be sent now waits for the next flush.
+            if ended {
+                flush_quietly(&facts.0, &facts.1);
+            }
         });
         Ok(slot.insert(Builds::new(env, host, hear)).clone())
     }

@@ -10,8 +10,6 @@ use super::World;
 use crate::console::data::Source;
 use crate::console::data::detail::Detail;
 use crate::console::msg::Msg;
-use crate::ledger::Ledger;
-use crate::store::Store;
 
 /// How long the selection has to rest before its run is read.
 const CALM: Duration = Duration::from_millis(120);
@@ -86,18 +84,10 @@ impl Shelf {
     fn load(&mut self, run_key: &str) -> Result<Detail, String> {
         let source = match self.source.take() {
             Some(source) if !source.ledger.immutable() => source,
-            _ => self.open()?,
+            _ => self.world.source()?,
         };
         let detail = Detail::load(&source, run_key).map_err(|e| e.to_string())?;
         self.source = Some(source);
         Ok(detail)
-    }
-
-    fn open(&self) -> Result<Source, String> {
-        let World { config, clock, actor, .. } = &self.world;
-        let open = if self.world.may_write { Ledger::open_read_only } else { Ledger::open_untouched };
-        let ledger = open(&self.world.ledger_path(), clock.clone(), actor).map_err(|e| e.to_string())?;
-        let store = crate::operate::open::store(config).map(|store| Arc::new(store) as Arc<dyn Store>).map_err(|e| e.message);
-        Ok(Source { ledger: Arc::new(ledger), store, config: config.clone(), clock: clock.clone() })
     }
 }

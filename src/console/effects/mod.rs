@@ -5,6 +5,7 @@ mod build;
 mod clipboard;
 mod feed;
 mod files;
+mod inquire;
 mod intents;
 mod loader;
 mod orders;
@@ -19,14 +20,17 @@ pub use clipboard::{Clipboard, MAX_COPY};
 
 use self::build::Works;
 use self::feed::Feeder;
+use self::inquire::Inquirer;
 use self::loader::Loader;
 use super::builds::What;
+use super::data::Source;
 use super::data::log::Ring;
 use super::msg::{Effect, Msg, Order, Told};
 use crate::config::Config;
+use crate::ledger::Ledger;
 use crate::pipeline::gate::Env;
 use crate::pipeline::progress::Progress;
-use crate::store::Unrecorded;
+use crate::store::{Store, Unrecorded};
 use crate::time::Clock;
 
 /// What effects need of the world.
@@ -45,7 +49,16 @@ pub struct World {
 }
 
 impl World {
-    /// What the pipeline runs in, for a console that may write.
+    /// What views are read from: nothing of it is ever written to.
+    fn source(&self) -> Result<Source, String> {
+        let World { config, clock, actor, .. } = self;
+        let open = if self.may_write { Ledger::open_read_only } else { Ledger::open_untouched };
+        let ledger = open(&self.ledger_path(), clock.clone(), actor).map_err(|e| e.to_string())?;
+        let store = crate::operate::open::store(config).map(|store| Arc::new(store) as Arc<dyn Store>).map_err(|e| e.message);
+        Ok(Source { ledger: Arc::new(ledger), store, config: config.clone(), clock: clock.clone() })
+    }
+
+    /// What the pipeline runs in, or is asked in.
     fn env(&self) -> Result<Env, String> {
         let store = crate::operate::open::store(&self.config).map_err(|e| format!("{}: {}", e.code, e.message))?;
         Ok(Env {
@@ -72,6 +85,7 @@ pub struct Effects {
     feed: Feeder,
     loader: Loader,
     works: Works,
+    inquirer: Inquirer,
 }
 
 impl Effects {
@@ -83,7 +97,8 @@ impl Effects {
         let feed = Feeder::start(world.clone(), told.clone())?;
         let loader = Loader::start(world.clone(), told.clone())?;
         let works = Works::new(world.clone(), told.clone());
-        Ok(Effects { world, told, feed, loader, works })
+        let inquirer = Inquirer::new(world.clone(), told.clone());
+        Ok(Effects { world, told, feed, loader, works, inquirer })
     }
 
     /// Carries one out. What concerns the terminal itself is the caller's and comes back.
@@ -107,6 +122,15 @@ impl Effects {
                 if !self.works.answer(&run_key, answer) {
                     let _ = self.told.try_send(Msg::Told(Told::bad("that build waits no longer")));
                 }
+            }
+            Effect::Inquire { id, question } => {
+                let inquirer = self.inquirer.clone();
+                self.spawn("inquiry", move || inquirer.answer(id, &question));
+            }
+            Effect::CallOff(id) => self.inquirer.call_off(id),
+            Effect::Offer(manifest) => {
+                let inquirer = self.inquirer.clone();
+                self.spawn("offer", move || inquirer.offer(manifest));
             }
             Effect::FindIntents => {
                 let (told, root) = (self.told.clone(), self.world.config.workspace.clone());

@@ -100,6 +100,8 @@ pub struct Theme {
     /// Its name.
     pub name: String,
     styles: BTreeMap<Role, Style>,
+    /// Its colours were taken away.
+    colourless: bool,
 }
 
 macro_rules! embedded {
@@ -143,7 +145,16 @@ impl Theme {
             let style = parse_style(text).ok_or_else(|| invalid(format!("role {}: {text:?} is no style", role.name())))?;
             Ok((*role, style))
         });
-        Ok(Theme { name: name.to_owned(), styles: styles.collect::<Result<_, _>>()? })
+        Ok(Theme { name: name.to_owned(), styles: styles.collect::<Result<_, _>>()?, colourless: false })
+    }
+
+    /// Another theme in this one's place: without colour where this one is.
+    ///
+    /// # Errors
+    /// As of [`Theme::named`].
+    pub fn another(&self, name: &str) -> Result<Self, ThemeError> {
+        let theme = Self::named(name)?;
+        Ok(if self.colourless { theme.without_colour() } else { theme })
     }
 
     /// The style of a role.
@@ -155,6 +166,7 @@ impl Theme {
     /// told (NO_COLOR).
     #[must_use]
     pub fn without_colour(mut self) -> Self {
+        self.colourless = true;
         for style in self.styles.values_mut() {
             let painted = style.bg.is_some_and(|c| c != Color::Reset);
             *style = Style { fg: None, bg: None, underline_color: None, ..*style };
@@ -210,6 +222,14 @@ mod tests {
             }
             assert!(theme.style(Role::Selection).add_modifier.contains(Modifier::REVERSED), "{name}");
         }
+    }
+
+    #[test]
+    fn another_theme_brings_no_colour_back_that_was_taken_away() {
+        let (plain, mono) = (Theme::named("dark").unwrap(), Theme::named("dark").unwrap().without_colour());
+        assert_eq!(plain.another("light").unwrap(), Theme::named("light").unwrap());
+        assert_eq!(mono.another("light").unwrap(), Theme::named("light").unwrap().without_colour());
+        assert!(mono.another("neon").is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! All that the console knows. One thread owns it; `update` changes it, `view` draws it.
 
 pub mod form;
+pub mod inquiry;
 pub mod popup;
 pub mod prompt;
 
@@ -221,6 +222,8 @@ pub struct Model {
     pub log: LogView,
     /// Whether the mouse is taken.
     pub mouse: bool,
+    /// Questions asked so far.
+    pub(super) inquiries: u64,
     /// A run to select as soon as it is there.
     pub(super) wanted: Option<String>,
     /// When Ctrl-C was pressed last.
@@ -266,6 +269,7 @@ impl Model {
             frozen: None,
             log: LogView::default(),
             mouse: start.mouse,
+            inquiries: 0,
             wanted: None,
             interrupted: None,
             dirty: true,

@@ -1,6 +1,7 @@
 //! What lies over the panes: one at a time, the latest on top.
 
 use super::form::Form;
+use super::inquiry::{Choose, Inquiry};
 use super::prompt::Prompt;
 use crate::console::action::Action;
 use crate::console::filter::Filter;
@@ -44,6 +45,10 @@ pub enum Popup {
     Form(Form),
     /// A gate at which a build waits.
     Gate(Gate),
+    /// A question about what a run left behind, and its answer.
+    Inquiry(Inquiry),
+    /// Something to choose before a question can be asked.
+    Choose(Choose),
 }
 
 /// The palette.

@@ -7,6 +7,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use serde_json::Value;
 
+use super::answer::tone_of;
 use super::list::Frame;
 use super::parts::{Canvas, Copyable, Cursor, Heading, Piece, piece, thousands};
 use crate::console::action::Action;
@@ -198,7 +199,13 @@ impl EvidencePane {
         if let Some(why) = data.unknown.first() {
             canvas.line(1, 0, &[piece(format!("{} UNKNOWN: {why}", canvas.glyphs().unknown), Role::Unknown)]);
         }
-        let mut body = canvas.below(u16::from(!data.unknown.is_empty()));
+        let mut above = u16::from(!data.unknown.is_empty());
+        if let Some((tone, verdict)) = &data.rechecked {
+            let (glyph, role) = tone_of(*tone, frame.look.glyphs);
+            canvas.line(1, above, &[piece(format!("{glyph} {verdict}"), role)]);
+            above += 1;
+        }
+        let mut body = canvas.below(above);
         if len == 0 && body.height() > 0 {
             body.text(1, 0, body.width(), "no gate has written anything", Role::Dim);
         }
@@ -253,7 +260,7 @@ fn cause(document: &Document) -> String {
         Check::Same(place) => format!("as {place} says"),
         Check::Differs { recorded, found } => format!("recorded {}, found {}", head(recorded), head(found)),
         Check::Unrecorded => "nothing records its digest".into(),
-        Check::Unchecked => "r digests it again".into(),
+        Check::Unchecked => "not digested yet".into(),
         Check::Unknown(why) => why.clone(),
         Check::Missing => document.at.clone(),
     }
@@ -357,7 +364,7 @@ mod tests {
             check: Check::Unrecorded,
             content: Some(Arc::new(content.clone())),
         };
-        EvidenceTree { documents: vec![document("one"), document("two")], unknown: Vec::new() }
+        EvidenceTree { documents: vec![document("one"), document("two")], ..EvidenceTree::default() }
     }
 
     fn text(pane: &EvidencePane, data: &EvidenceTree, width: u16, height: u16) -> String {

@@ -3,6 +3,7 @@
 //! `draw` is pure, draws at every size, builds no more rows than it shows, escapes every text from outside,
 //! and says each state in a word and a glyph besides its style.
 
+pub mod answer;
 pub mod evidence;
 pub mod labels;
 pub mod list;

@@ -23,6 +23,8 @@ pub struct RunsPane {
     order: Order,
     rows: Vec<u32>,
     marked: BTreeSet<String>,
+    /// The columns that were chosen, by place in [`COLUMNS`]; none for all of them.
+    columns: Vec<usize>,
 }
 
 const COLUMNS: &[Column] = &[
@@ -42,6 +44,29 @@ const COLUMNS: &[Column] = &[
 const FRAME: u16 = 3;
 
 impl RunsPane {
+    /// Names of the columns that there are.
+    pub fn columns() -> Vec<&'static str> {
+        COLUMNS.iter().map(|column| column.name).collect()
+    }
+
+    /// Shows these columns, in this order; all of them where none is named.
+    ///
+    /// # Errors
+    /// Which name is none, and those there are.
+    pub fn choose(&mut self, names: &[&str]) -> Result<(), String> {
+        let place = |name: &&str| {
+            let found = COLUMNS.iter().position(|column| column.name.eq_ignore_ascii_case(name));
+            found.ok_or_else(|| format!("no column is called {name}; there are {}", Self::columns().join(", ").to_lowercase()))
+        };
+        self.columns = names.iter().map(place).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    /// The columns that are shown, as places in [`COLUMNS`].
+    fn shown(&self) -> Vec<usize> {
+        if self.columns.is_empty() { (0..COLUMNS.len()).collect() } else { self.columns.clone() }
+    }
+
     /// Runs in sight in a pane of that height.
     pub fn visible(height: u16) -> usize {
         usize::from(height.saturating_sub(FRAME)).max(1)
@@ -172,9 +197,11 @@ impl RunsPane {
             age: Some(-1),
         };
         let mut canvas = Canvas::framed(buf, area, &heading, look, focused);
-        let widths = layout(canvas.width().saturating_sub(1), COLUMNS);
-        let sorted = COLUMNS.iter().position(|c| c.name == self.order.by.name()).map(|at| (at, self.order.reverse));
-        canvas.heads(0, COLUMNS, &widths, sorted);
+        let shown = self.shown();
+        let columns: Vec<Column> = shown.iter().filter_map(|at| COLUMNS.get(*at).copied()).collect();
+        let widths = layout(canvas.width().saturating_sub(1), &columns);
+        let sorted = columns.iter().position(|c| c.name == self.order.by.name()).map(|at| (at, self.order.reverse));
+        canvas.heads(0, &columns, &widths, sorted);
         let mut body = canvas.below(1);
         if self.rows.is_empty() {
             body.text(1, 0, body.width(), self.empty(runs), Role::Dim);
@@ -184,13 +211,14 @@ impl RunsPane {
         let selected = self.cursor.selected(self.rows.len());
         for (y, row) in (0u16..).zip(window) {
             let Some(line) = self.rows.get(row).and_then(|at| runs.at(*at)) else { continue };
-            let state = widths.first().copied().flatten().unwrap_or(0);
-            let mut cells = cells(line, runs.stuck(line, now), now, state, look.glyphs);
+            let state = shown.iter().zip(&widths).find(|(at, _)| **at == 0).and_then(|(_, width)| *width).unwrap_or(0);
+            let all = cells(line, runs.stuck(line, now), now, state, look.glyphs);
+            let mut cells: Vec<Piece<'_>> = shown.iter().filter_map(|at| all.get(*at).cloned()).collect();
             // The selected row has one style: told apart from afar, and cheap to move.
             if selected == Some(row) && focused {
                 cells.iter_mut().for_each(|cell| cell.role = Role::Text);
             }
-            body.row(y, COLUMNS, &widths, &cells);
+            body.row(y, &columns, &widths, &cells);
             if self.marked.contains(&line.run_key) {
                 body.text(0, y, 1, look.glyphs.marked, Role::Key);
             }

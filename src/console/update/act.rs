@@ -1,6 +1,6 @@
 //! What each action does.
 
-use super::{build, follow, operate, palette, refresh, say};
+use super::{build, follow, inquiry, operate, palette, refresh, say};
 use crate::console::action::{Action, Place};
 use crate::console::filter::Filter;
 use crate::console::model::form::Form;
@@ -21,6 +21,7 @@ pub fn why_not(model: &Model, action: Action) -> Option<String> {
     }
     match action {
         Action::Resume | Action::Retry | Action::Cancel | Action::Fail | Action::Note | Action::Bundle => operate::why_not(model, action),
+        Action::Recheck | Action::Explain | Action::Diff if inquiry::why_not(model, action).is_some() => inquiry::why_not(model, action),
         Action::CopySummary | Action::CopyCommand | Action::Triage if model.selected().is_none() => Some("no run is selected".into()),
         _ => {
             let place = action.entry().place;
@@ -72,6 +73,8 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Effect> {
         Action::Snapshot => palette::open(model, "snapshot "),
         Action::Run => palette::open(model, "run "),
         Action::Break => palette::open(model, "break "),
+        Action::Theme => palette::open(model, "theme "),
+        Action::Columns => palette::open(model, "columns "),
         Action::Filter => {
             let before = model.panes.filter(model.pane()).clone();
             let prompt = Prompt::with(&before.to_string(), LINE);
@@ -91,6 +94,7 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Effect> {
         Action::Copy | Action::CopyCommand | Action::CopySummary => return copy(model, action),
         Action::Resume | Action::Retry | Action::Cancel | Action::Fail | Action::Note | Action::Bundle => operate::ask(model, action),
         Action::Continue | Action::RunToEnd | Action::Abort => return build::answer(model, action),
+        Action::Recheck | Action::Explain | Action::Diff | Action::Report => return inquiry::begin(model, action),
         Action::Mouse => {
             model.mouse = !model.mouse;
             let told = if model.mouse { "the mouse is taken; hold Shift to select text" } else { "the mouse is yours again" };

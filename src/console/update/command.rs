@@ -6,9 +6,11 @@ use super::act::{act, goto, set_filter};
 use super::{follow, refresh, say};
 use crate::console::action::Action;
 use crate::console::filter::Filter;
+use crate::console::look::Theme;
 use crate::console::model::popup::{Palette, Popup, Target};
 use crate::console::model::{Model, View};
 use crate::console::msg::{Effect, Told};
+use crate::console::panes::runs::RunsPane;
 use crate::console::view;
 use crate::console::view::export::{Format, render};
 use crate::console::view::layout;
@@ -17,7 +19,7 @@ use crate::console::view::layout;
 pub(super) fn run(model: &mut Model, palette: Palette) -> Vec<Effect> {
     let text = palette.prompt.text().trim().to_owned();
     let (name, argument) = text.split_once(char::is_whitespace).map_or((text.as_str(), ""), |(name, rest)| (name, rest.trim()));
-    let takes = [Action::Export, Action::Snapshot, Action::Run, Action::Filter, Action::Break];
+    let takes = [Action::Export, Action::Snapshot, Action::Run, Action::Filter, Action::Break, Action::Theme, Action::Columns];
     if let Some(action) = Action::named(name).filter(|action| takes.contains(action)) {
         if argument.is_empty() && palette.prompt.text().contains(' ') {
             say(model, Told::bad(usage(action)));
@@ -55,14 +57,17 @@ fn goto_run(model: &mut Model, run_key: &str) {
     refresh(model);
 }
 
-fn usage(action: Action) -> &'static str {
+fn usage(action: Action) -> String {
     match action {
+        Action::Theme => return format!(":theme NAME, one of {}", Theme::names().join(", ")),
+        Action::Columns => return format!(":columns all, or some of {}, parted by commas", RunsPane::columns().join(",").to_lowercase()),
         Action::Export => ":export json|csv|md PATH",
         Action::Snapshot => ":snapshot PATH",
         Action::Run => ":run PATH of an intent file",
         Action::Filter => ":filter EXPR, like state=FAILED age<2h",
         _ => ":break PHASE or REASON_CODE; :break off takes all away",
     }
+    .into()
 }
 
 fn with(model: &mut Model, action: Action, argument: &str) -> Vec<Effect> {
@@ -84,6 +89,23 @@ fn with(model: &mut Model, action: Action, argument: &str) -> Vec<Effect> {
             }
         },
         Action::Break => vec![Effect::Break(argument.to_owned())],
+        Action::Theme => match model.look.theme.another(argument) {
+            Ok(theme) => {
+                model.look.theme = theme;
+                vec![Effect::Repaint]
+            }
+            Err(problem) => {
+                say(model, Told::bad(problem.to_string()));
+                Vec::new()
+            }
+        },
+        Action::Columns => {
+            let names: Vec<&str> = argument.split(',').map(str::trim).filter(|name| *name != "all").collect();
+            if let Err(problem) = model.panes.runs.choose(&names) {
+                say(model, Told::bad(problem));
+            }
+            Vec::new()
+        }
         Action::Export => export(model, argument),
         _ => {
             say(model, Told::bad(usage(action)));

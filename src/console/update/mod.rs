@@ -4,9 +4,12 @@ mod act;
 mod build;
 mod command;
 mod form;
+mod inquiry;
 mod operate;
 mod palette;
 mod popups;
+
+use std::sync::Arc;
 
 use super::action::Action;
 use super::data::runs::RunsUpdate;
@@ -61,7 +64,12 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             // An answer about a run that nobody looks at any more is dropped.
             if model.frozen.is_none() && model.panes.runs.selected() == Some(&run_key) {
                 model.slot = match found {
-                    Ok(detail) => Slot::Ready(detail),
+                    Ok(mut detail) => {
+                        if let Some(before) = model.detail().filter(|before| before.run_key == run_key) {
+                            Arc::make_mut(&mut detail).evidence.carry(&before.evidence);
+                        }
+                        Slot::Ready(detail)
+                    }
                     Err(why) => Slot::Failed { run_key, why },
                 };
             }
@@ -72,6 +80,14 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             if let Some(Popup::Picker(picker)) = model.popups.last_mut() {
                 picker.intents = Some(found);
             }
+            Vec::new()
+        }
+        Msg::Inquiry { id, heard } => {
+            inquiry::heard(model, id, heard);
+            Vec::new()
+        }
+        Msg::Offered { manifest, rows } => {
+            inquiry::offered(model, &manifest, rows);
             Vec::new()
         }
         Msg::Formed(written) => form::answered(model, written),

@@ -3,7 +3,7 @@
 use crossterm::event::KeyCode;
 
 use super::act::set_filter;
-use super::{build, command, follow, form, palette, say};
+use super::{build, command, follow, form, inquiry, palette, say};
 use crate::console::action::Action;
 use crate::console::filter::Filter;
 use crate::console::keys::Chord;
@@ -54,6 +54,8 @@ pub(super) fn key(model: &mut Model, chord: Chord) -> Vec<Effect> {
         Popup::Picker(picker) => picked(model, chord, picker),
         Popup::Form(filled) => form::key(model, chord, filled),
         Popup::Gate(gate) => build::key(model, chord, gate),
+        Popup::Inquiry(asked) => inquiry::key(model, chord, asked),
+        Popup::Choose(choose) => inquiry::choose(model, chord, choose),
         Popup::Palette(mut palette) => match step(chord) {
             Step::No => Vec::new(),
             Step::Yes => command::run(model, palette),
@@ -216,6 +218,7 @@ pub(super) fn paste(model: &mut Model, text: &str) -> Vec<Effect> {
         Some(Popup::Palette(palette)) => palette.prompt.paste(text),
         Some(Popup::Filter { prompt, .. }) => prompt.paste(text),
         Some(Popup::Form(form)) => form.fields.get_mut(form.at).map_or(text.len(), |field| field.prompt.paste(text)),
+        Some(Popup::Choose(choose)) => choose.prompt.paste(text),
         Some(Popup::Gate(gate)) if gate.typing => gate.find.paste(text),
         Some(Popup::Ask(ask)) => ask.typed.as_mut().unwrap_or(&mut ask.words).paste(text),
         _ => text.len(),
@@ -226,6 +229,10 @@ pub(super) fn paste(model: &mut Model, text: &str) -> Vec<Effect> {
             keep(model, Popup::Palette(palette))
         }
         Some(Popup::Filter { prompt, before, .. }) => typed_filter(model, prompt, before),
+        Some(Popup::Choose(mut choose)) => {
+            choose.narrow();
+            keep(model, Popup::Choose(choose))
+        }
         Some(other) => keep(model, other),
         None => Vec::new(),
     };

@@ -1,9 +1,11 @@
 //! Keys and modes, as tables: what a key does where.
 
 use super::*;
+use crate::answer::Line;
+use crate::console::data::inquiry::{Answer, Question};
 use crate::console::model::Mode;
 use crate::console::model::popup::Popup;
-use crate::console::msg::Order;
+use crate::console::msg::{Heard, Order};
 use crate::console::testing::*;
 use crate::ledger::RunLine;
 
@@ -386,4 +388,141 @@ fn a_form_becomes_an_intent_and_nothing_typed_is_lost_to_a_refusal() {
     assert!(matches!(model.popups.last(), Some(Popup::Form(form)) if form.fields[3].prompt.text() == "a@v1"));
     update(&mut model, Msg::Formed(Ok("intents/new.json".into())));
     assert!(model.popups.is_empty() && flash(&model).contains("intents/new.json is written"), "{}", flash(&model));
+}
+
+fn published(n: usize) -> Model {
+    with(80, 24, (0..n).map(line).collect())
+}
+
+#[test]
+fn evidence_is_rechecked_called_off_and_answered_once() {
+    let mut model = published(3);
+    let (run_key, manifest) = (line(0).run_key, line(0).manifest_id);
+    let question = Question::Recheck { run_key, manifest };
+    assert_eq!(press(&mut model, "6 r"), [Effect::Inquire { id: 1, question: question.clone() }]);
+    update(&mut model, Msg::Inquiry { id: 1, heard: Heard::Progress(3, 9) });
+    let text = crate::console::view::text(&model);
+    assert!(text.contains("RUNNING  3 of 9") && text.contains("ofs verify dm_"), "{text}");
+    // Nothing but calling it off, or asking for its command line, while it goes on.
+    assert_eq!(press(&mut model, "j enter X y"), []);
+    assert!(matches!(&press(&mut model, "c")[..], [Effect::Copy { text, .. }] if text.starts_with("ofs verify dm_")));
+    assert_eq!(press(&mut model, "esc"), [Effect::CallOff(1)]);
+    assert!(model.popups.is_empty());
+    let heard = |id| Msg::Inquiry { id, heard: Heard::Answer(Box::new(Answer::unknown("nobody asked"))) };
+    update(&mut model, heard(1));
+    assert!(model.popups.is_empty());
+    // An answer under another number is not this question's.
+    assert_eq!(press(&mut model, "r"), [Effect::Inquire { id: 2, question }]);
+    update(&mut model, heard(1));
+    assert!(crate::console::view::text(&model).contains("RUNNING"));
+    update(&mut model, heard(2));
+    assert!(crate::console::view::text(&model).contains("UNKNOWN  nobody asked"));
+    assert_eq!(press(&mut model, "q"), []);
+    assert!(model.popups.is_empty() && model.view == View::Evidence);
+    // Elsewhere the same key reads again.
+    assert!(press(&mut model, "1 r").contains(&Effect::Refresh));
+}
+
+#[test]
+fn a_row_is_chosen_or_typed_and_explained() {
+    let mut model = published(2);
+    let manifest = line(0).manifest_id.unwrap();
+    assert_eq!(press(&mut model, "e"), [Effect::Offer(manifest.clone())]);
+    let rows = |names: &[&str]| Ok(names.iter().map(|name| ((*name).to_owned(), "key K".to_owned())).collect());
+    update(&mut model, Msg::Offered { manifest: "dm_other".into(), rows: rows(&["wrong"]) });
+    update(&mut model, Msg::Offered { manifest: manifest.clone(), rows: rows(&["one", "two", "three"]) });
+    assert!(!crate::console::view::text(&model).contains("wrong"));
+    let explain =
+        |id, event: &str| Effect::Inquire { id, question: Question::Explain { manifest: manifest.clone(), event_id: event.into() } };
+    assert_eq!(press(&mut model, "down enter"), [explain(1, "two")]);
+    model.popups.clear();
+    press(&mut model, "e");
+    write(&mut model, "typed");
+    assert_eq!(press(&mut model, "enter"), [explain(2, "typed")]);
+    // From a contributing event one goes on to its own row.
+    let lines = vec![Line::plain("feature"), Line::plain("  + before").about("before", 0)];
+    update(&mut model, Msg::Inquiry { id: 2, heard: Heard::Answer(Box::new(Answer { lines, evidence: None })) });
+    assert_eq!(press(&mut model, "enter"), []);
+    assert_eq!(press(&mut model, "j enter"), [explain(3, "before")]);
+    press(&mut model, "esc");
+    assert!(matches!(model.popups.last(), Some(Popup::Inquiry(inquiry)) if inquiry.id == 2));
+    press(&mut model, "esc");
+    assert_eq!(press(&mut model, "e enter"), [Effect::Offer(manifest)]);
+    assert!(matches!(model.popups.last(), Some(Popup::Choose(choose)) if choose.problem.is_some()));
+    press(&mut model, "esc");
+    let mut failed = on("train-3");
+    assert_eq!(press(&mut failed, "e"), []);
+    assert!(flash(&failed).contains("no data set"), "{}", flash(&failed));
+    // A run that published nothing is compared by its pins.
+    press(&mut failed, "d");
+    write(&mut failed, "train-6");
+    let (left, right) = (line(6).run_key, line(3).run_key);
+    assert_eq!(press(&mut failed, "enter"), [Effect::Inquire { id: 1, question: Question::Pins { left, right } }]);
+}
+
+#[test]
+fn data_sets_are_compared_with_a_marked_or_a_chosen_one() {
+    let mut model = published(4);
+    let id = |n| line(n).manifest_id.unwrap();
+    let diff = |number, left: &str, right: &str| Effect::Inquire {
+        id: number,
+        question: Question::Diff { left: left.into(), right: right.into() },
+    };
+    press(&mut model, "d");
+    let Some(Popup::Choose(choose)) = model.popups.last() else { panic!() };
+    assert_eq!(choose.offers.as_ref().unwrap().iter().map(|o| o.0.clone()).collect::<Vec<_>>(), [id(1), id(2), id(3)]);
+    write(&mut model, "train-2");
+    assert_eq!(press(&mut model, "enter"), [diff(1, &id(2), &id(0))]);
+    model.popups.clear();
+    press(&mut model, "j j j space k k k");
+    assert_eq!(press(&mut model, "d"), [diff(2, &id(3), &id(0))]);
+    // A row that only the other one has is explained there.
+    let lines = vec![Line::plain("- gone").about("gone", 0), Line::plain("+ new").about("new", 1)];
+    update(&mut model, Msg::Inquiry { id: 2, heard: Heard::Answer(Box::new(Answer { lines, evidence: None })) });
+    let explained = |effects: Vec<Effect>| match &effects[..] {
+        [Effect::Inquire { question: Question::Explain { manifest, event_id }, .. }] => (manifest.clone(), event_id.clone()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(explained(press(&mut model, "enter")), (id(3), "gone".into()));
+    press(&mut model, "esc");
+    assert_eq!(explained(press(&mut model, "j enter")), (id(0), "new".into()));
+}
+
+#[test]
+fn the_report_is_asked_for_the_runs_platform_run_from_key_and_palette() {
+    let mut model = published(1);
+    let report = |id, run_key| Effect::Inquire { id, question: Question::Report { run_key } };
+    assert_eq!(press(&mut model, "m"), [report(1, Some(line(0).run_key))]);
+    press(&mut model, "esc :");
+    write(&mut model, "report");
+    assert_eq!(press(&mut model, "enter"), [report(2, Some(line(0).run_key))]);
+    // Views keep their numbers.
+    assert_eq!(View::PANES.len(), 7);
+    let mut nothing = empty(80, 24);
+    assert_eq!(press(&mut nothing, "m"), [report(1, None)]);
+    nothing.mode = Mode::ReadOnly("--read-only".into());
+    assert!(why_not(&nothing, Action::Report).is_none());
+}
+
+#[test]
+fn themes_and_columns_change_while_one_looks() {
+    let mut model = model();
+    let command = |model: &mut Model, text: &str| {
+        press(model, ":");
+        write(model, text);
+        press(model, "enter")
+    };
+    assert_eq!(command(&mut model, "theme light"), [Effect::Repaint]);
+    assert_eq!(model.look.theme.name, "light");
+    assert_eq!(command(&mut model, "theme neon"), []);
+    assert!(flash(&model).contains("ansi16, dark, light") && model.look.theme.name == "light", "{}", flash(&model));
+    command(&mut model, "columns reason,state,request");
+    let head = |model: &Model| crate::console::view::text(model).lines().nth(3).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(head(&model), "│ REASON STATE REQUEST │");
+    let text = crate::console::view::text(&model);
+    assert!(text.contains("REPLAY_BASIS_GAP") && text.contains("train-3"), "{text}");
+    command(&mut model, "columns colour");
+    assert!(flash(&model).contains("no column is called colour") && head(&model).contains("REASON STATE"), "{}", flash(&model));
+    command(&mut model, "columns all");
+    assert!(head(&model).contains("STATE AGE"), "{}", head(&model));
 }

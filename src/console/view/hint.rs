@@ -6,8 +6,8 @@ use ratatui::layout::Rect;
 
 use crate::console::action::{Action, Entry, Place, TABLE};
 use crate::console::look::Role;
-use crate::console::model::Model;
 use crate::console::model::popup::Popup;
+use crate::console::model::{Model, View};
 use crate::console::msg::Mood;
 use crate::console::panes::parts::{Canvas, Piece, columns, piece};
 
@@ -35,9 +35,15 @@ pub(super) fn last_line(model: &Model, buf: &mut Buffer, area: Rect) {
 fn keys(model: &Model) -> Vec<(String, String)> {
     let here = model.places();
     let mut entries: Vec<&Entry> =
-        TABLE.iter().filter(|e| e.hint > 0 && model.offers(e.action)).filter(|e| here.contains(&e.place)).collect();
-    entries.sort_by_key(|e| (e.hint, e.place == Place::Global));
+        TABLE.iter().filter(|e| weight(model, e) > 0 && model.offers(e.action)).filter(|e| here.contains(&e.place)).collect();
+    entries.sort_by_key(|e| (weight(model, e), e.place == Place::Global));
     entries.into_iter().filter_map(|e| Some((model.keys.first(e.action)?, short(e.action).to_owned()))).collect()
+}
+
+/// What is asked of evidence is hinted at where evidence is.
+fn weight(model: &Model, entry: &Entry) -> u8 {
+    let about = model.pane() == View::Evidence && matches!(entry.action, Action::Explain | Action::Diff);
+    if about { 1 } else { entry.hint }
 }
 
 fn short(action: Action) -> &'static str {
@@ -68,6 +74,12 @@ fn own_keys(popup: &Popup) -> Vec<(String, String)> {
             ("/", "find"),
             ("Esc", "leave it"),
         ],
+        Popup::Inquiry(asked) if asked.lines().is_empty() => &[("c", "copy as command"), ("Esc", "call it off")],
+        Popup::Inquiry(asked) if asked.lines().iter().all(|line| line.event.is_none()) => {
+            &[("j/k", "move"), ("y", "copy"), ("c", "as command"), ("Esc", "close")]
+        }
+        Popup::Inquiry(_) => &[("j/k", "move"), ("Enter", "explain the row"), ("y", "copy"), ("c", "as command"), ("Esc", "close")],
+        Popup::Choose(_) => &[("Enter", "take it"), ("Up/Down", "choose"), ("Esc", "close")],
         Popup::Form(_) => &[("Tab", "next line"), ("Enter", "write it"), ("Esc", "close")],
         Popup::Picker(_) => &[("Enter", "build"), ("s", "step mode"), ("n", "new intent"), ("Esc", "close")],
     };

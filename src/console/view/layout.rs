@@ -47,3 +47,9 @@ pub fn pane(model: &Model, view: View) -> Rect {
     let areas = areas(model, Rect::new(0, 0, model.size.0, model.size.1));
     areas.panes.iter().find(|(shown, _)| *shown == view).map_or(areas.body, |(_, area)| *area)
 }
+
+/// The inside of an answer, which has all the room that panes have.
+pub fn answer(model: &Model) -> Rect {
+    let body = areas(model, Rect::new(0, 0, model.size.0, model.size.1)).body;
+    Rect::new(body.x + 1, body.y + 1, body.width.saturating_sub(2), body.height.saturating_sub(2))
+}

@@ -6,6 +6,7 @@ mod frame;
 mod gate;
 mod help;
 mod hint;
+mod inquiry;
 pub mod layout;
 mod popups;
 

@@ -3,7 +3,7 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::{form, gate, help};
+use super::{form, gate, help, inquiry};
 use crate::console::look::Role;
 use crate::console::model::Model;
 use crate::console::model::popup::{Ask, Confirm, Palette, Picker, Popup};
@@ -34,6 +34,8 @@ pub(super) fn draw(model: &Model, popup: &Popup, buf: &mut Buffer, body: Rect, h
         Popup::Picker(shown) => picker(model, buf, body, shown),
         Popup::Form(shown) => form::draw(model, buf, body, shown),
         Popup::Gate(shown) => gate::draw(model, buf, body, shown),
+        Popup::Inquiry(shown) => inquiry::draw(model, buf, body, shown),
+        Popup::Choose(shown) => inquiry::choose(model, buf, body, shown),
     }
 }
 

@@ -7,13 +7,21 @@ use proptest::prelude::*;
 use ratatui::style::Modifier;
 
 use super::*;
+use crate::answer::{Line, Tone};
+use crate::console::data::inquiry::{Answer, Question, answer, offered};
 use crate::console::data::runs::RunsUpdate;
+use crate::console::data::testing::World;
 use crate::console::filter::Filter;
-use crate::console::msg::Msg;
+use crate::console::model::View;
+use crate::console::model::inquiry::{Inquiry, State};
+use crate::console::model::popup::Popup;
+use crate::console::msg::{Heard, Msg};
+use crate::console::panes::parts::Cursor;
 use crate::console::panes::testing::dump;
 use crate::console::terminal::Screen;
-use crate::console::testing::{Wire, empty, line, one_of_each, press, screen, with, write};
+use crate::console::testing::{Wire, detail, empty, failed, line, one_of_each, press, screen, with, write};
 use crate::console::update::update;
+use crate::ledger::Status;
 
 #[test]
 fn screens_look_as_they_did() {
@@ -33,6 +41,143 @@ fn screens_look_as_they_did() {
         press(&mut model, keys);
         insta::assert_snapshot!(format!("{name}_{}x{}", size.0, size.1), dump(&screen(&model)));
     }
+}
+
+#[test]
+fn every_pane_as_the_whole_screen() {
+    let detail = detail("backdated-label-column", &line(3).run_key);
+    for (width, height) in [(80, 24), (200, 50)] {
+        for view in View::PANES.into_iter().chain([View::Triage]) {
+            let mut model = failed(width, height, &detail);
+            model.log = log();
+            let key = model.keys.first(view.action()).unwrap();
+            press(&mut model, &key);
+            insta::assert_snapshot!(format!("pane_{}_{width}x{height}", view.name()), dump(&screen(&model)));
+        }
+        let mut model = failed(width, height, &detail);
+        press(&mut model, "b n tab 2 0 2 6");
+        insta::assert_snapshot!(format!("form_{width}x{height}"), dump(&screen(&model)));
+    }
+    for (width, height) in [(80, 24), (120, 40), (200, 50), (60, 16), (59, 15)] {
+        insta::assert_snapshot!(format!("whole_dashboard_{width}x{height}"), dump(&screen(&failed(width, height, &detail))));
+    }
+}
+
+/// What is known of a run with as much of everything as a run can have: 4,096 partitions in its basis, five million
+/// violations of which its receipt names a thousand.
+fn largest() -> std::sync::Arc<crate::console::data::detail::Detail> {
+    let mut detail = (*detail("backdated-label-column", &line(3).run_key)).clone();
+    let lanes = detail.replay.lanes.clone();
+    detail.replay.lanes = (0..4_096)
+        .map(|partition| {
+            let mut lane = lanes[partition % lanes.len()].clone();
+            (lane.partition, lane.name) = (i64::try_from(partition).unwrap(), format!("{}/{partition}", lane.topic));
+            lane
+        })
+        .collect();
+    detail.replay.lanes_total = 4_096;
+    let named = detail.labels.listed[0].clone();
+    detail.labels.listed = vec![named; 1_000];
+    (detail.labels.violation_total, detail.labels.types[0].violations) = (Some(5_000_000), Some(5_000_000));
+    std::sync::Arc::new(detail)
+}
+
+#[test]
+fn the_largest_run_is_counted_whole_and_drawn_by_what_is_in_sight() {
+    let detail = largest();
+    let mut model = failed(80, 24, &detail);
+    press(&mut model, "2 G");
+    let text = super::text(&model);
+    assert!(text.contains("Replay 4096") && text.contains("4095"), "{text}");
+    press(&mut model, "3 G");
+    let text = super::text(&model);
+    assert!(text.contains("VIOLATION 5,000,000") && text.contains("Labels 1000"), "{text}");
+    if std::env::var_os("OFS_THOROUGH").is_some() {
+        figures(&detail);
+    }
+}
+
+/// Prints what a frame and a key cost over the largest run, beside a small one. No machine is too slow for it.
+fn figures(detail: &std::sync::Arc<crate::console::data::detail::Detail>) {
+    let small = self::detail("backdated-label-column", &line(3).run_key);
+    for (name, detail) in [("4 partitions, 1 violation", &small), ("4,096 partitions, 5,000,000 violations", detail)] {
+        for (width, height) in [(80, 24), (200, 50)] {
+            for keys in ["0", "2", "2 s", "3", "4", "5", "6"] {
+                let mut model = failed(width, height, detail);
+                press(&mut model, keys);
+                let mut buf = Buffer::empty(Rect::new(0, 0, width, height));
+                let mut took: Vec<Duration> = (0..200)
+                    .map(|at| {
+                        let began = Moment::now();
+                        press(&mut model, if at % 2 == 0 { "j" } else { "k" });
+                        view(&model, &mut buf);
+                        began.elapsed()
+                    })
+                    .collect();
+                took.sort_unstable();
+                println!("{name}, {width}x{height}, keys {keys}: key and frame median {:?}, 95th {:?}", took[100], took[190]);
+            }
+        }
+    }
+}
+
+/// A log whose clock stands still.
+fn log() -> crate::console::data::log::LogView {
+    let record = |seq: u64| {
+        std::sync::Arc::new(crate::console::data::log::Record {
+            seq,
+            at: crate::console::testing::NOW.plus_micros(i64::try_from(seq).unwrap() * 1_000_000),
+            level: [tracing::Level::INFO, tracing::Level::WARN, tracing::Level::ERROR][usize::try_from(seq).unwrap() % 3],
+            target: "ofs::pipeline::run".into(),
+            text: format!("record {seq}"),
+        })
+    };
+    crate::console::data::log::LogView { records: (1..=30).map(record).collect(), dropped: 0 }
+}
+
+#[test]
+fn answers_look_as_they_did() {
+    let world = World::play("clean");
+    let (source, row, _) = world.run(Status::Done);
+    let env = source.env().unwrap();
+    let manifest = row.manifest_id.clone().unwrap();
+    let (event_id, _) = offered(&source, &env, &manifest).unwrap().swap_remove(40);
+    for (name, keys, question) in [
+        ("recheck", "6 r", Question::Recheck { run_key: row.run_key.clone(), manifest: Some(manifest.clone()) }),
+        ("explain", "6 d", Question::Explain { manifest: manifest.clone(), event_id }),
+        ("diff", "6 d", Question::Diff { left: manifest.clone(), right: manifest.clone() }),
+        ("report", "m", Question::Report { run_key: Some(row.run_key.clone()) }),
+    ] {
+        let mut answer = answer(&source, &env, &question);
+        // How long it took is another number every time.
+        answer.lines.retain(|line| !line.text.starts_with("duration"));
+        for (width, height) in [(80, 24), (200, 50)] {
+            let mut model = with(width, height, vec![line(0), line(1)]);
+            press(&mut model, keys);
+            model.popups.clear();
+            let inquiry =
+                Inquiry { id: 1, question: question.clone(), state: State::Answered(answer.lines.clone()), cursor: Cursor::default() };
+            model.popups.push(Popup::Inquiry(inquiry));
+            press(&mut model, "j");
+            insta::assert_snapshot!(format!("answer_{name}_{width}x{height}"), dump(&screen(&model)));
+        }
+    }
+}
+
+#[test]
+fn a_rechecked_pane_says_what_came_of_it() {
+    let detail = detail("clean", &line(3).run_key);
+    let mut model = failed(80, 24, &detail);
+    press(&mut model, "6 r");
+    let mut evidence = detail.evidence.clone();
+    evidence.rechecked = Some((Tone::Bad, "UNANCHORED 99 things agree".into()));
+    let answer = Answer { lines: vec![Line::new(Tone::Bad, "UNANCHORED")], evidence: Some(Box::new(evidence)) };
+    update(&mut model, Msg::Inquiry { id: 1, heard: Heard::Answer(Box::new(answer)) });
+    press(&mut model, "esc");
+    insta::assert_snapshot!("rechecked_80x24", dump(&screen(&model)));
+    // The verdict outlives the next reading of the same record.
+    update(&mut model, Msg::Detail { run_key: detail.run_key.clone(), found: Ok(detail) });
+    assert!(super::text(&model).contains("UNANCHORED 99 things agree"));
 }
 
 #[test]
@@ -67,7 +212,7 @@ fn how_to_leave_is_always_in_sight() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
     #[test]
-    fn every_size_is_drawn(width in 0u16..210, height in 0u16..62, keys in prop::sample::select(vec!["", "2", "3", "4", "5", "6", "7", "t", "?", ":", "/", "b", "X a enter", "R"])) {
+    fn every_size_is_drawn(width in 0u16..210, height in 0u16..62, keys in prop::sample::select(vec!["", "2", "3", "4", "5", "6", "7", "t", "?", ":", "/", "b", "X a enter", "R", "m", "G d", "G e", "G 6 r"])) {
         let mut model = with(width, height, one_of_each());
         press(&mut model, keys);
         screen(&model);

@@ -63,7 +63,7 @@ impl<'e> Side<'e> {
     }
 
     /// The row in hand.
-    pub(super) fn row(&self) -> Option<Row<'_>> {
+    pub(in crate::prove) fn row(&self) -> Option<Row<'_>> {
         Some(Row { batch: self.rows.as_ref()?, at: self.at, place: self.place.as_ref()? })
     }
 
@@ -71,7 +71,7 @@ impl<'e> Side<'e> {
     ///
     /// # Errors
     /// `DIGEST_MISMATCH` for a part that is not what names it or has no such columns, the store's, `INTERRUPTED`.
-    pub(super) fn advance(&mut self) -> Result<(), Refusal> {
+    pub(in crate::prove) fn advance(&mut self) -> Result<(), Refusal> {
         self.at += 1;
         self.fill()
     }
@@ -155,7 +155,7 @@ impl Row<'_> {
     }
 
     /// What names it in an answer.
-    pub(super) fn reference(&self) -> RowRef {
+    pub(in crate::prove) fn reference(&self) -> RowRef {
         let text = |name: &str| self.value(name).as_str().unwrap_or_default().to_owned();
         RowRef { event_id: text("event_id"), key: text("key"), place: self.place.clone() }
     }
