@@ -8,6 +8,7 @@ use super::data::detail::Detail;
 use super::data::log::LogView;
 use super::data::runs::RunsUpdate;
 use super::keys::Chord;
+use super::scrub::Stop;
 use super::terminal::Signal;
 use crate::operate::intent_new::Selectors;
 use crate::pipeline::run::step::Answer;
@@ -37,6 +38,13 @@ pub enum Msg {
     Feed(Feed),
     /// What there is to know about one run.
     Detail {
+        /// The run.
+        run_key: String,
+        /// What was found, or why nothing could be.
+        found: Result<Arc<Detail>, String>,
+    },
+    /// What was known about a run at a moment of its past.
+    Past {
         /// The run.
         run_key: String,
         /// What was found, or why nothing could be.
@@ -197,6 +205,13 @@ pub fn quoted(text: &str) -> String {
 pub enum Effect {
     /// Read everything about a run, again if need be.
     Load(String),
+    /// Read what was known of a run at a moment of its past.
+    LoadAt {
+        /// The run.
+        run_key: String,
+        /// The moment.
+        stop: Stop,
+    },
     /// Look at the ledger now.
     Refresh,
     /// Do this to a run, if its state still allows it.

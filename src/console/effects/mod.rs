@@ -90,6 +90,7 @@ impl Effects {
     pub fn perform(&self, effect: Effect) -> Option<Effect> {
         match effect {
             Effect::Load(run_key) => self.loader.load(run_key),
+            Effect::LoadAt { run_key, stop } => self.loader.load_at(run_key, stop),
             Effect::Refresh => self.feed.refresh(),
             Effect::Operate { run_key, order } => {
                 let works = self.works.clone();

@@ -154,13 +154,17 @@ impl Panes {
     /// Draws a pane.
     #[expect(clippy::too_many_arguments, reason = "what, where, of what and how")]
     pub fn draw(&self, view: View, buf: &mut Buffer, area: Rect, seen: &Seen<'_>, slot: &Slot, look: &Look, focused: bool) {
-        let subject = seen.detail.map(|detail| detail.run_key.get(..8).unwrap_or(&detail.run_key)).unwrap_or_default();
-        let age = seen.detail.map(|detail| seen.now.0.saturating_sub(detail.as_of.0)).map(|age| if age < YOUNG { -1 } else { age });
-        let frame = Frame { look, focused, subject, age };
+        let subject = subject(seen.detail);
+        let past = seen.detail.filter(|detail| detail.moment.is_some());
+        let age = seen
+            .detail
+            .map(|detail| seen.now.0.saturating_sub(detail.as_of.0))
+            .map(|age| if age < YOUNG || past.is_some() { -1 } else { age });
+        let frame = Frame { look, focused, subject: &subject, age };
         match (view, seen.detail) {
-            (View::Runs, _) => self.runs.draw(buf, area, seen.runs, seen.now, look, focused),
+            (View::Runs, _) => self.runs.draw(buf, area, seen.runs, past, seen.now, look, focused),
             (View::Log, _) => self.log.draw(buf, area, seen.log, &Frame { subject: "", age: Some(-1), ..frame }),
-            (View::Triage, Some(detail)) => self.triage.draw(buf, area, &detail.triage, seen.now, &frame),
+            (View::Triage, Some(detail)) => self.triage.draw(buf, area, &detail.triage, past.map_or(seen.now, |past| past.as_of), &frame),
             (View::Replay, Some(detail)) => self.replay.draw(buf, area, &detail.replay, &frame),
             (View::Labels, Some(detail)) => self.labels.draw(buf, area, &detail.labels, &frame),
             (View::Pins, Some(detail)) => self.pins.draw(buf, area, &detail.pins, &frame),
@@ -169,6 +173,13 @@ impl Panes {
             _ => unread(view, buf, area, slot, seen, look, focused),
         }
     }
+}
+
+/// Whose data the panes show, and as of when where that is the past.
+fn subject(detail: Option<&Detail>) -> String {
+    let Some(detail) = detail else { return String::new() };
+    let run = detail.run_key.get(..8).unwrap_or(&detail.run_key);
+    detail.past().map_or_else(|| run.to_owned(), |stop| format!("{run} {stop}"))
 }
 
 /// A pane about a run of which nothing is known yet.

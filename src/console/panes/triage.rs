@@ -134,6 +134,9 @@ fn lines<'t>(data: &'t Triage, now: Option<i64>, width: u16, height: u16, glyphs
     if let Some(manifest) = &data.manifest {
         bottom.extend(folded("manifest", manifest, Role::Value, 1));
     }
+    if data.past.is_some() {
+        bottom.extend(folded("actions", "none in the past; Esc goes back to now", Role::Warn, 1));
+    }
     data.unknown.iter().for_each(|why| bottom.extend(folded("UNKNOWN", why, Role::Unknown, 1)));
     let mut gates = vec![label("gates")];
     for gate in &data.gates {

@@ -6,6 +6,7 @@ mod command;
 mod form;
 mod operate;
 mod palette;
+pub mod past;
 mod popups;
 
 use super::action::Action;
@@ -65,6 +66,10 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
                     Err(why) => Slot::Failed { run_key, why },
                 };
             }
+            past::begin(model)
+        }
+        Msg::Past { run_key, found } => {
+            past::heard(model, &run_key, found);
             Vec::new()
         }
         Msg::Build { run_key, event } => build::heard(model, run_key, event),
@@ -105,8 +110,9 @@ pub fn open(model: &mut Model, view: Option<View>, run: Option<String>, filter: 
 /// enough. None where nothing does.
 pub fn next_turn(model: &Model) -> Option<Instant> {
     let flash = model.flash.as_ref().filter(|(told, _)| told.mood != Mood::Bad).map(|(_, since)| since.plus_micros(FLASH));
+    let played = model.past.as_ref().and_then(|past| past.play).map(|play| play.due);
     if model.frozen.is_some() || model.too_small() {
-        return flash;
+        return flash.into_iter().chain(played).min();
     }
     let shows_runs = matches!(model.view, View::Dashboard | View::Runs);
     let height = layout::pane(model, View::Runs).height;
@@ -122,12 +128,13 @@ pub fn next_turn(model: &Model) -> Option<Instant> {
         model.now.plus_micros(step - age % step)
     });
     // How old what is known of the run is, where a pane says so.
-    let read = model.detail().filter(|_| model.view != View::Runs && model.view != View::Log).map(|detail| {
-        let age = model.now.0.saturating_sub(detail.as_of.0).max(0);
-        let step = if age < 3_600_000_000 { 60_000_000 } else { 3_600_000_000 };
-        model.now.plus_micros(step - age % step)
-    });
-    ages.chain(flash).chain(read).min()
+    let read =
+        model.detail().filter(|detail| detail.moment.is_none() && model.view != View::Runs && model.view != View::Log).map(|detail| {
+            let age = model.now.0.saturating_sub(detail.as_of.0).max(0);
+            let step = if age < 3_600_000_000 { 60_000_000 } else { 3_600_000_000 };
+            model.now.plus_micros(step - age % step)
+        });
+    ages.chain(flash).chain(read).chain(played).min()
 }
 
 fn clock(model: &mut Model, now: Instant) -> Vec<Effect> {
@@ -139,7 +146,7 @@ fn clock(model: &mut Model, now: Instant) -> Vec<Effect> {
     if model.flash.as_ref().is_some_and(|(told, since)| told.mood != Mood::Bad && now >= since.plus_micros(FLASH)) {
         model.flash = None;
     }
-    Vec::new()
+    past::tick(model)
 }
 
 /// Says something in the last line.
@@ -218,6 +225,7 @@ fn refresh(model: &mut Model) {
 
 /// Asks for what there is to know about the selected run, where the run or what is known of it changed.
 fn follow(model: &mut Model) -> Vec<Effect> {
+    past::settle(model);
     let Some(line) = model.selected() else { return Vec::new() };
     let now = (line.run_key.clone(), line.last_seq, line.sign());
     if model.asked.as_ref() == Some(&now) {
@@ -228,5 +236,7 @@ fn follow(model: &mut Model) -> Vec<Effect> {
     vec![Effect::Load(run_key)]
 }
 
+#[cfg(test)]
+mod past_tests;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use crate::console::look::Role;
 use crate::console::model::{Mode, Model, View};
 use crate::console::msg::Feed;
 use crate::console::panes::parts::{Canvas, Piece, ago, columns, piece};
+use crate::console::update::past;
 use crate::text::safe;
 
 /// Workspace and counts on the left, banners on the right. A banner is never dropped for a count.
@@ -40,7 +41,7 @@ pub(super) fn header(model: &Model, buf: &mut Buffer, area: Rect) {
 
 /// What is unusual about this screen.
 fn banners(model: &Model) -> Vec<String> {
-    let mut banners = Vec::new();
+    let mut banners: Vec<String> = past::banner(model).into_iter().collect();
     if let Some(frozen) = &model.frozen {
         banners.push(format!("FROZEN {}", since(model, frozen.since.0)));
     }
