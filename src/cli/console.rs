@@ -102,12 +102,13 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     crossterm::style::force_color_output(true);
     install_panic_hook(std::thread::current().id());
     let (outbox, inbox) = app::channel();
-    let world = World { config: config.clone(), clock: context.clock.clone(), actor: context.actor(), may_write, log: ring };
-    let effects = Effects::start(world, outbox.clone())?;
     let ssh = environment("SSH_CONNECTION").is_some() || environment("SSH_TTY").is_some();
+    let frame_rate = frame_rate(config, ssh);
+    let world = World { config: config.clone(), clock: context.clock.clone(), actor: context.actor(), may_write, log: ring, frame_rate };
+    let effects = Effects::start(world, outbox.clone())?;
     let setup = Setup {
         clock: context.clock.clone(),
-        frame_rate: frame_rate(config, ssh),
+        frame_rate,
         clipboard: Clipboard::of(config.text("console", "clipboard"), &term, environment("TMUX").is_some()),
         sync: config.text("console", "sync_output") != "off",
     };

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::builds::BuildEvent;
+use super::builds::{BuildEvent, Sampled};
 use super::data::detail::Detail;
 use super::data::log::LogView;
 use super::data::runs::RunsUpdate;
@@ -57,6 +58,15 @@ pub enum Msg {
         /// What.
         event: BuildEvent,
     },
+    /// How far a build of this console is.
+    Progress {
+        /// The run.
+        run_key: String,
+        /// What it does.
+        sampled: Sampled,
+    },
+    /// Nothing was heard of the ledger's reader for so long.
+    Silent(Duration),
     /// The intents that the workspace holds.
     Intents(Vec<IntentFile>),
     /// A new intent was written under this name, or why it was not.

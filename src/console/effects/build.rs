@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::World;
+use super::sampler::Sampler;
 use crate::console::builds::{BuildSpec, Builds, StartError, What};
 use crate::console::msg::{Msg, Told};
 use crate::ledger::{Ledger, LedgerError, Ordered, Owner};
@@ -26,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Works {
     world: World,
     told: Sender<Msg>,
-    builds: Arc<Mutex<Option<Builds>>>,
+    builds: Arc<Mutex<Option<(Builds, Sampler)>>>,
 }
 
 impl Works {
@@ -48,8 +49,11 @@ impl Works {
 
     /// Starts one and says so.
     pub(super) fn start(&self, name: &str, what: What, step: bool) -> Told {
-        let started = self.builds().and_then(|builds| match builds.start(BuildSpec { what, step }) {
-            Ok(run_key) => Ok(run_key),
+        let started = self.builds().and_then(|(builds, sampler)| match builds.start(BuildSpec { what, step }) {
+            Ok(run_key) => {
+                sampler.wake();
+                Ok(run_key)
+            }
             Err(StartError::Refused(result)) => {
                 Err(format!("{}: {}; it is on record", result.text("/reason/code"), result.text("/reason/message")))
             }
@@ -77,7 +81,7 @@ impl Works {
     /// Sets a breakpoint, or takes it away where it is set; `off` takes all away.
     pub(super) fn breakpoint(&self, word: &str) -> Told {
         let builds = match self.builds() {
-            Ok(builds) => builds,
+            Ok((builds, _)) => builds,
             Err(why) => return Told::bad(why),
         };
         let breakpoints = builds.breakpoints();
@@ -101,10 +105,10 @@ impl Works {
     }
 
     fn known(&self) -> Option<Builds> {
-        self.builds.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.builds.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(builds, _)| builds.clone())
     }
 
-    fn builds(&self) -> Result<Builds, String> {
+    fn builds(&self) -> Result<(Builds, Sampler), String> {
         if !self.world.may_write {
             return Err("the console is read-only".into());
         }
@@ -121,7 +125,9 @@ impl Works {
         let hear = Arc::new(move |run_key: &str, event| {
             let _ = told.send_timeout(Msg::Build { run_key: run_key.to_owned(), event }, PATIENCE);
         });
-        Ok(slot.insert(Builds::new(env, host, hear)).clone())
+        let builds = Builds::new(env, host, hear);
+        let sampler = Sampler::start(builds.clone(), self.told.clone(), self.world.frame_rate).map_err(|e| format!("no thread: {e}"))?;
+        Ok(slot.insert((builds, sampler)).clone())
     }
 }
 

@@ -8,9 +8,11 @@ mod files;
 mod intents;
 mod loader;
 mod orders;
+mod sampler;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +44,8 @@ pub struct World {
     pub may_write: bool,
     /// The newest records of the program's own log.
     pub log: Ring,
+    /// Most frames a second, and so most looks a second at what is being built.
+    pub frame_rate: u32,
 }
 
 impl World {
@@ -124,6 +128,16 @@ impl Effects {
             other => return Some(other),
         }
         None
+    }
+
+    /// How long nothing was heard of the ledger's reader.
+    pub fn silent(&self) -> Duration {
+        self.feed.silent()
+    }
+
+    /// The process was stopped and goes on: what was silent meanwhile was stopped, too.
+    pub fn awake(&self) {
+        self.feed.awake();
     }
 
     /// Hands every build of this console back, under the name of a signal. Waits for at most two seconds; the

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use self::past::Past;
 use self::popup::Popup;
 use super::action::{Action, Place};
-use super::builds::Ending;
+use super::builds::{Ending, Sampled};
 use super::data::detail::Detail;
 use super::data::log::LogView;
 use super::data::runs::{Runs, RunsUpdate};
@@ -156,6 +156,8 @@ pub struct Own {
     pub shown: Option<Result<Peeked, Box<Refusal>>>,
     /// It has ended.
     pub ended: Option<Box<Ending>>,
+    /// What it did when it was last looked at.
+    pub sampled: Option<Sampled>,
 }
 
 /// What the console starts with.
@@ -196,6 +198,8 @@ pub struct Model {
     pub workspace: String,
     /// How the ledger can be read.
     pub feed: Feed,
+    /// Since when what is shown may be old: the ledger cannot be read, or its reader is not heard of.
+    pub(super) stale: Option<Instant>,
     /// All runs.
     pub runs: Runs,
     /// What is known about the selected run.
@@ -266,6 +270,7 @@ impl Model {
             mode: start.mode,
             workspace: start.workspace,
             feed: Feed::Live,
+            stale: None,
             runs: Runs::new(start.limits),
             slot: Slot::Empty,
             asked: None,
@@ -314,7 +319,13 @@ impl Model {
 
     /// What panes may look at.
     pub fn seen(&self) -> Seen<'_> {
-        Seen { runs: &self.runs, detail: self.detail(), log: &self.log, now: self.now }
+        Seen { runs: &self.runs, detail: self.detail(), log: &self.log, now: self.now, stale: self.stale() }
+    }
+
+    /// How long what is shown may have been old, in micros; none where it is not, and for the past, which is
+    /// what it is.
+    pub fn stale(&self) -> Option<i64> {
+        self.stale.map(|since| self.clock.0.saturating_sub(since.0).max(0))
     }
 
     /// Builds of this console that are running.

@@ -72,6 +72,8 @@ pub struct Seen<'m> {
     pub log: &'m LogView,
     /// The time, as far as the screen is concerned.
     pub now: Instant,
+    /// How long what is shown may have been old, in micros; none where it is not.
+    pub stale: Option<i64>,
 }
 
 static NONE: LazyLock<Filter> = LazyLock::new(Filter::default);
@@ -154,7 +156,7 @@ impl Panes {
     /// Draws a pane.
     #[expect(clippy::too_many_arguments, reason = "what, where, of what and how")]
     pub fn draw(&self, view: View, buf: &mut Buffer, area: Rect, seen: &Seen<'_>, slot: &Slot, look: &Look, focused: bool) {
-        let subject = subject(seen.detail);
+        let subject = subject(seen);
         let past = seen.detail.filter(|detail| detail.moment.is_some());
         let age = seen
             .detail
@@ -162,7 +164,7 @@ impl Panes {
             .map(|age| if age < YOUNG || past.is_some() { -1 } else { age });
         let frame = Frame { look, focused, subject: &subject, age };
         match (view, seen.detail) {
-            (View::Runs, _) => self.runs.draw(buf, area, seen.runs, past, seen.now, look, focused),
+            (View::Runs, _) => self.runs.draw(buf, area, seen, look, focused),
             (View::Log, _) => self.log.draw(buf, area, seen.log, &Frame { subject: "", age: Some(-1), ..frame }),
             (View::Triage, Some(detail)) => self.triage.draw(buf, area, &detail.triage, past.map_or(seen.now, |past| past.as_of), &frame),
             (View::Replay, Some(detail)) => self.replay.draw(buf, area, &detail.replay, &frame),
@@ -176,10 +178,19 @@ impl Panes {
 }
 
 /// Whose data the panes show, and as of when where that is the past.
-fn subject(detail: Option<&Detail>) -> String {
-    let Some(detail) = detail else { return String::new() };
+fn subject(seen: &Seen<'_>) -> String {
+    let Some(detail) = seen.detail else { return String::new() };
     let run = detail.run_key.get(..8).unwrap_or(&detail.run_key);
-    detail.past().map_or_else(|| run.to_owned(), |stop| format!("{run} {stop}"))
+    match (detail.past(), seen.stale) {
+        (Some(stop), _) => format!("{run} {stop}"),
+        (None, Some(age)) => format!("{run} {}", stale(age)),
+        (None, None) => run.to_owned(),
+    }
+}
+
+/// What is said of data that may be old.
+pub fn stale(age: i64) -> String {
+    format!("STALE {}", if age < YOUNG { "<1m".to_owned() } else { parts::ago(age) })
 }
 
 /// A pane about a run of which nothing is known yet.

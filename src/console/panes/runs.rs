@@ -7,6 +7,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::parts::{Canvas, Column, Copyable, Cursor, Heading, Piece, ago, layout, piece};
+use super::{Seen, stale};
 use crate::console::action::Action;
 use crate::console::data::detail::Detail;
 use crate::console::data::runs::{Order, Runs};
@@ -164,15 +165,16 @@ impl RunsPane {
     /// Draws it.
     ///
     /// Where a run's past is looked at, its row says what was known then, and that it does.
-    #[expect(clippy::too_many_arguments, reason = "what, where, of what and how")]
-    pub fn draw(&self, buf: &mut Buffer, area: Rect, runs: &Runs, past: Option<&Detail>, now: Instant, look: &Look, focused: bool) {
+    pub fn draw(&self, buf: &mut Buffer, area: Rect, seen: &Seen<'_>, look: &Look, focused: bool) {
+        let (runs, now) = (seen.runs, seen.now);
+        let past = seen.detail.filter(|detail| detail.moment.is_some());
         let order = format!("by {}{}", self.order.by.name().to_lowercase(), if self.order.reverse { " reversed" } else { "" });
         let heading = Heading {
             title: "Runs",
             count: Some((self.rows.len(), runs.len())),
             filter: Cow::Owned(self.filter.to_string()),
             sort: if self.order == Order::default() { Cow::Borrowed("") } else { Cow::Owned(order) },
-            subject: Cow::Owned(self.subject(runs, past)),
+            subject: Cow::Owned(self.subject(runs, past, seen.stale)),
             age: Some(-1),
         };
         let mut canvas = Canvas::framed(buf, area, &heading, look, focused);
@@ -208,11 +210,11 @@ impl RunsPane {
     }
 
     /// What is unusual about the rows.
-    fn subject(&self, runs: &Runs, past: Option<&Detail>) -> String {
+    fn subject(&self, runs: &Runs, past: Option<&Detail>, old: Option<i64>) -> String {
         let reading = (!runs.complete()).then(|| "reading".to_owned());
         let marked = (!self.marked.is_empty()).then(|| format!("{} marked", self.marked.len()));
         let then = past.and_then(|past| Some(format!("{} {}", past.run_key.get(..8)?, past.past()?)));
-        [reading, marked, then].into_iter().flatten().collect::<Vec<_>>().join(" ")
+        [reading, old.map(stale), marked, then].into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
 
     fn empty(&self, runs: &Runs) -> &'static str {

@@ -128,8 +128,9 @@ fn pane(model: &mut Model, action: Action) -> Vec<Effect> {
     let view = model.pane();
     let height = layout::pane(model, view).height;
     let scrubbed = model.panes.timeline.scrubbed();
+    let stale = model.stale();
     let Model { runs, slot, past, log, now, panes, .. } = model;
-    let seen = Seen { runs, detail: seen_detail(past.as_ref(), slot), log, now: *now };
+    let seen = Seen { runs, detail: seen_detail(past.as_ref(), slot), log, now: *now, stale };
     let obeyed = panes.act(view, action, &seen, height);
     match (obeyed, action) {
         (true, _) => {
@@ -214,8 +215,9 @@ fn back(model: &mut Model) {
 pub(super) fn set_filter(model: &mut Model, filter: Filter) {
     let view = model.pane();
     let height = layout::pane(model, view).height;
+    let stale = model.stale();
     let Model { runs, slot, past, log, now, panes, .. } = model;
-    let seen = Seen { runs, detail: seen_detail(past.as_ref(), slot), log, now: *now };
+    let seen = Seen { runs, detail: seen_detail(past.as_ref(), slot), log, now: *now, stale };
     panes.set_filter(view, filter, &seen, height);
 }
 

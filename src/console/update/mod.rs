@@ -8,6 +8,7 @@ mod operate;
 mod palette;
 pub mod past;
 mod popups;
+mod stale;
 
 use super::action::Action;
 use super::data::runs::RunsUpdate;
@@ -22,6 +23,7 @@ use crate::ledger::Status;
 use crate::time::Instant;
 
 pub use act::why_not;
+pub use stale::SILENCE;
 
 /// How long a word stands, in micros; a bad one stands until the next key.
 const FLASH: i64 = 6_000_000;
@@ -34,8 +36,13 @@ const MAX_PENDING: usize = 256;
 
 /// Takes in a message.
 pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
+    if let Msg::Silent(silent) = msg {
+        stale::silent(model, silent);
+        return Vec::new();
+    }
     model.dirty = true;
     match msg {
+        Msg::Silent(_) => Vec::new(),
         Msg::Clock(now) => clock(model, now),
         Msg::Key(chord) => key(model, chord),
         Msg::Paste(text) => popups::paste(model, &text),
@@ -55,6 +62,7 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             {
                 say(model, Told::bad(format!("the ledger cannot be read: {why}")));
             }
+            stale::told(model, &feed);
             model.feed = feed;
             Vec::new()
         }
@@ -66,6 +74,7 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
                     Err(why) => Slot::Failed { run_key, why },
                 };
             }
+            build::remeasure(model);
             past::begin(model)
         }
         Msg::Past { run_key, found } => {
@@ -73,6 +82,10 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             Vec::new()
         }
         Msg::Build { run_key, event } => build::heard(model, run_key, event),
+        Msg::Progress { run_key, sampled } => {
+            build::measured(model, &run_key, sampled);
+            Vec::new()
+        }
         Msg::Intents(found) => {
             if let Some(Popup::Picker(picker)) = model.popups.last_mut() {
                 picker.intents = Some(found);
@@ -134,7 +147,7 @@ pub fn next_turn(model: &Model) -> Option<Instant> {
             let step = if age < 3_600_000_000 { 60_000_000 } else { 3_600_000_000 };
             model.now.plus_micros(step - age % step)
         });
-    ages.chain(flash).chain(read).chain(played).min()
+    ages.chain(flash).chain(read).chain(played).chain(stale::next_turn(model)).min()
 }
 
 fn clock(model: &mut Model, now: Instant) -> Vec<Effect> {
@@ -195,6 +208,7 @@ fn wheel(model: &mut Model, down: bool) -> Vec<Effect> {
 }
 
 fn runs(model: &mut Model, update: RunsUpdate) -> Vec<Effect> {
+    stale::heard(model);
     if let Some(frozen) = &mut model.frozen {
         // Bounded: whoever holds the screen for a night reads the ledger anew afterwards.
         if frozen.pending.len() < MAX_PENDING {
@@ -203,6 +217,7 @@ fn runs(model: &mut Model, update: RunsUpdate) -> Vec<Effect> {
         return Vec::new();
     }
     model.runs.merge(update, model.now);
+    build::remeasure(model);
     refresh(model);
     follow(model)
 }

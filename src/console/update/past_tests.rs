@@ -279,3 +279,98 @@ fn without_a_record_there_is_nowhere_to_go() {
     }
     assert!(press(&mut model, ")").is_empty());
 }
+
+#[test]
+fn a_build_of_this_console_moves_the_partitions_between_two_heartbeats() {
+    use crate::console::builds::{BuildEvent, Sampled};
+    use crate::console::terminal::Screen;
+    use crate::console::testing::Wire;
+    use crate::pipeline::gate::Phase;
+
+    let mut t = Travel::new("clean", (120, 40));
+    let run_key = t.line.run_key.clone();
+    // The run as the ledger had it when its replay began, as if that were now.
+    let entered = |d: &Detail| d.timeline.events.iter().filter(|e| e.name == "PHASE_ENTERED").nth(1).map(|e| e.seq);
+    let seq = entered(t.model.slot.detail().unwrap()).unwrap();
+    let stop = t.model.slot.detail().unwrap().stops.clone();
+    let stop = stop.get(stop.of_event(seq).unwrap()).unwrap();
+    let then = Detail::read(&t.source, &run_key, Some(&stop)).unwrap();
+    let live = std::sync::Arc::new(Detail { moment: None, ..then.as_ref().clone() });
+    let running = RunLine { status: Status::Running, phase: Some("replay".into()), progress: None, ..t.line.clone() };
+    t.feed(Msg::Runs(RunsUpdate { lines: vec![running.clone()], complete: true, workers: 0 }));
+    update(&mut t.model, Msg::Build { run_key: run_key.clone(), event: BuildEvent::Started });
+    update(&mut t.model, Msg::Detail { run_key: run_key.clone(), found: Ok(live.clone()) });
+    assert!(t.text().contains("NOT_REACHED"));
+    let lane = |name: &str, read| (name.to_owned(), 204, read);
+    let names: Vec<String> = live.replay.lanes.iter().map(|lane| lane.name.clone()).collect();
+    let sampled = |done: u64| Sampled {
+        phase: Some(Phase::Replay),
+        units: (done * 4, 816),
+        lanes: names.iter().map(|name| lane(name, done)).collect(),
+    };
+    let wire = Wire::default();
+    let mut frames = Screen::new(wire.clone(), 120, 40, true);
+    let mut shown = |t: &Travel| {
+        frames.draw(|buf| crate::console::view::view(&t.model, buf)).unwrap();
+        wire.take().concat().len()
+    };
+    let mut bytes = vec![shown(&t)];
+    for done in [10, 51, 102, 153, 200] {
+        t.feed(Msg::Progress { run_key: run_key.clone(), sampled: sampled(done) });
+        bytes.push(shown(&t));
+    }
+    let text = t.text();
+    assert!(text.contains("RUNNING") && text.contains("delivered 800 of"), "{text}");
+    assert_eq!(t.model.runs.get(&run_key).unwrap().progress, Some((800, 816)));
+    println!("frames of a replay that moves: {bytes:?} bytes");
+    assert!(bytes[3..].iter().all(|n| *n < 400), "{bytes:?}");
+    // What the ledger says a moment later is older than what was seen here.
+    update(&mut t.model, Msg::Detail { run_key: run_key.clone(), found: Ok(live.clone()) });
+    t.feed(Msg::Runs(RunsUpdate { lines: vec![RunLine { progress: Some((40, 816)), ..running }], complete: true, workers: 0 }));
+    assert_eq!((t.text(), shown(&t)), (text, 0));
+    // A gate that has passed is believed before any sample, and an end forgets them.
+    let passed = Detail::read(&t.source, &run_key, None).unwrap();
+    update(&mut t.model, Msg::Detail { run_key: run_key.clone(), found: Ok(passed) });
+    assert!(t.text().contains("COMPLETE"), "{}", t.text());
+}
+
+#[test]
+fn what_may_be_old_says_stale_with_its_age_and_looks_neither_good_nor_alive() {
+    use std::time::Duration;
+
+    use crate::console::look::Role;
+
+    let mut t = Travel::new("clean", (120, 40));
+    let look = t.model.look.clone();
+    let good = |t: &Travel| {
+        let buf = screen(&t.model);
+        let style = look.style(Role::Good).fg;
+        buf.content().iter().filter(|cell| style == Some(cell.fg)).count()
+    };
+    assert!(good(&t) > 0 && !t.text().contains("STALE"));
+    for (gone, back) in [
+        (Msg::Feed(Feed::Stale("disk I/O error".into())), Msg::Feed(Feed::Live)),
+        (Msg::Silent(Duration::from_secs(10)), Msg::Silent(Duration::ZERO)),
+        (Msg::Silent(Duration::from_secs(600)), Msg::Runs(RunsUpdate { complete: true, ..RunsUpdate::default() })),
+    ] {
+        t.feed(gone.clone());
+        // Header and panes say so.
+        assert!(t.text().matches("STALE").count() >= 5, "{gone:?}: {}", t.text());
+        assert_eq!(good(&t), 0, "{gone:?}");
+        let before = t.model.stale().unwrap();
+        let now = t.model.clock.plus_micros(150_000_000);
+        assert!(next_turn(&t.model).is_some());
+        t.feed(Msg::Clock(now));
+        assert!(t.text().contains(&format!("STALE {}m", (before + 150_000_000) / 60_000_000)), "{}", t.text());
+        t.feed(back);
+        assert!(!t.text().contains("STALE") && good(&t) > 0, "{gone:?}");
+    }
+    // Asked every few seconds, and drawn only where it matters.
+    t.model.dirty = false;
+    t.feed(Msg::Silent(Duration::from_secs(9)));
+    assert!(!t.model.dirty);
+    // The past is what it is, however old the present.
+    t.feed(Msg::Feed(Feed::Stale("x".into())));
+    t.press("( 2");
+    assert!(!t.text().lines().nth(2).unwrap().contains("STALE"), "{}", t.text());
+}
