@@ -51,6 +51,33 @@ fn a_recording_is_an_asciicast_that_ends_with_the_refusal_and_the_next_step() {
 }
 
 #[test]
+fn a_stored_run_is_played_into_the_same_recording_every_time() {
+    let w = Workspace::flights();
+    let run = w.build("train.json")["run_key"].as_str().unwrap().to_owned();
+    let record = |file: &str| w.ofs(&["console", "--run", &run[..8], "--play", "4", "--record", file]);
+    record("one.cast").expect(0);
+    record("two.cast").expect(0);
+    assert_eq!(w.text("one.cast"), w.text("two.cast"));
+    let (header, events) = cast(&w, "one.cast");
+    assert_eq!((&header["version"], &header["width"]), (&Value::from(2), &Value::from(120)));
+    let shown = screen(&header, &events);
+    assert!(shown.contains("AS OF #") && shown.contains("DONE") && shown.contains("RUN_DONE"), "{shown}");
+    let first = screen(&header, &events[..1]);
+    assert!(first.contains("AS OF #1 ") && first.contains("PLAYING 4x") && !first.contains("COMPLETE"), "{first}");
+    for (args, told) in [
+        (&["--run", &run, "--play", "4", "--record", "one.cast"][..], "is there; nothing was written"),
+        (&["--play", "4"], "--run"),
+        (&["--run", &run, "--record", "f"], "--play"),
+        (&["--run", &run, "--play", "0", "--record", "f"], "expected a number"),
+        (&["--run", "nothing", "--play", "1", "--record", "f"], "nothing"),
+    ] {
+        let refused = w.ofs(&[&["console"], args].concat()).expect(2);
+        assert!(refused.err.contains(told), "{args:?}: {}", refused.err);
+        assert!(!w.path("f").exists());
+    }
+}
+
+#[test]
 fn a_pace_scales_the_time_and_nothing_else() {
     let w = Workspace::empty();
     let texts = [("1", "one.cast"), ("10", "ten.cast")].map(|(speed, file)| {

@@ -1,21 +1,31 @@
 //! `ofs`, `ofs console`: the terminal console.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{Context, Failure, Outcome};
 use crate::config::Config;
 use crate::console::app::{self, Setup};
+use crate::console::cast::Cast;
+use crate::console::data::Source;
+use crate::console::data::detail::Detail;
 use crate::console::data::log::Ring;
+use crate::console::demo::Recorded;
+use crate::console::driver::{Driver, Mask, STRIP};
 use crate::console::effects::{Clipboard, Effects, World};
 use crate::console::filter::Filter;
 use crate::console::keys::{Keymap, KeysError};
 use crate::console::look::{Glyphs, Look, Theme};
+use crate::console::model::past::speed;
 use crate::console::model::{Mode, Model, Start, View};
 use crate::console::msg::{Msg, Told};
+use crate::console::playback::play;
 use crate::console::terminal::install_panic_hook;
 use crate::console::update::open;
-use crate::ledger::Limits;
+use crate::ledger::{LedgerError, Limits};
+use crate::store::Store;
+use crate::time::{FixedClock, Instant};
 
 /// Arguments of `ofs console`.
 #[derive(Debug, Default, clap::Args)]
@@ -35,6 +45,17 @@ pub(super) struct Args {
     /// Leave the last screen behind as text when the console is left.
     #[arg(long)]
     print_on_exit: bool,
+    /// Play the run's past from the ledger's record, this many times as fast as it went, like 4 or 0.5: `p` or
+    /// Space pauses, `>` and `<` change the speed, `[` and `]` step, Esc goes back to now.
+    #[arg(long, value_name = "SPEED", requires = "run", value_parser = speed)]
+    play: Option<f64>,
+    /// Write what is played as a recording (asciinema v2) into this new file, without a terminal; stretches in
+    /// which nothing happened last three seconds at most.
+    #[arg(long, value_name = "FILE", requires = "play")]
+    record: Option<PathBuf>,
+    /// Hide the names of host and user in the recording.
+    #[arg(long, requires = "record")]
+    mask: bool,
 }
 
 impl From<KeysError> for Failure {
@@ -53,6 +74,10 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     if context.json {
         return Err(Failure::usage("the console has no --json").hint("`ofs runs --json` prints the ledger"));
     }
+    let view = args.view.as_deref().map(named).transpose()?;
+    if let (Some(run), Some(speed), Some(file)) = (&args.run, args.play, &args.record) {
+        return record(context, run, view, speed, file, args.mask);
+    }
     let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let term = environment("TERM").unwrap_or_default();
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() || term == "dumb" {
@@ -60,7 +85,6 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
         return Err(Failure::usage(format!("the console needs a terminal: {why}"))
             .hint("`ofs runs` lists the ledger, `ofs show K` explains a run, `ofs events K --follow` follows one"));
     }
-    let view = args.view.as_deref().map(named).transpose()?;
     let filter = Filter::parse(args.filter.as_deref().unwrap_or_default()).map_err(|e| Failure::usage(e.to_string()))?;
     let config = &context.config;
     let keys = keymap(config)?;
@@ -72,36 +96,74 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
 
     let may_write = mode == Mode::Operate;
     let mouse = config.flag("console", "mouse");
-    let start = Start {
-        now: context.clock.now(),
-        size: (80, 24),
-        look,
-        keys,
-        limits: limits(config),
-        mode,
-        workspace: config.workspace.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        mouse,
-    };
+    let start =
+        Start { now: context.clock.now(), size: (80, 24), look, keys, limits: limits(config), mode, workspace: workspace(config), mouse };
     let mut model = Model::new(start);
     let columns = config.list("console", "columns");
     model.panes.runs.choose(&columns.iter().map(String::as_str).collect::<Vec<_>>()).map_err(Failure::usage)?;
     open(&mut model, view, args.run.clone(), filter);
+    model.to_play = args.play;
     model.flash = notice.map(|told| (told, context.clock.now()));
 
     // Colours are the theme's own business: the library's switch would take weight and reverse away, too.
     crossterm::style::force_color_output(true);
     install_panic_hook(std::thread::current().id());
-    let world = World { config: config.clone(), clock: context.clock.clone(), actor: context.actor(), may_write, log: ring };
-    let effects = Effects::start(world, outbox.clone())?;
     let ssh = environment("SSH_CONNECTION").is_some() || environment("SSH_TTY").is_some();
+    let frame_rate = frame_rate(config, ssh);
+    let world = World { config: config.clone(), clock: context.clock.clone(), actor: context.actor(), may_write, log: ring, frame_rate };
+    let effects = Effects::start(world, outbox.clone())?;
     let setup = Setup {
         clock: context.clock.clone(),
-        frame_rate: frame_rate(config, ssh),
+        frame_rate,
         clipboard: Clipboard::of(config.text("console", "clipboard"), &term, environment("TMUX").is_some()),
         sync: config.text("console", "sync_output") != "off",
         print_on_exit: args.print_on_exit,
     };
     Ok(app::run(model, effects, &inbox, &outbox, setup)?)
+}
+
+/// Columns and rows of a recording: the four panes of the dashboard and the caption.
+const RECORDED: (u16, u16) = (120, 40 + STRIP);
+
+/// Plays a stored run on a screen that only the recording sees. Everything in it is of the record, the time too.
+fn record(context: &Context, run: &str, view: Option<View>, speed: f64, file: &Path, masked: bool) -> Outcome {
+    if file.symlink_metadata().is_ok() {
+        return Err(Failure::usage(format!("{} is there; nothing was written", file.display())).hint("name a new file"));
+    }
+    let ledger = context.reader()?.ok_or_else(|| LedgerError::NotFound(run.to_owned()))?;
+    let row = context.find_run(&ledger, run)?;
+    let line = ledger.changed_lines(Instant(i64::MAX), std::slice::from_ref(&row.run_key))?.pop();
+    let line = line.ok_or_else(|| LedgerError::NotFound(row.run_key.clone()))?;
+    let store = crate::operate::open::store(&context.config).map(|store| Arc::new(store) as Arc<dyn Store>).map_err(|e| e.message);
+    let clock = Arc::new(FixedClock::new(row.updated));
+    let source = Source { ledger: Arc::new(ledger), store, config: context.config.clone(), clock, then: None };
+    let cast = Cast::new(RECORDED.0, RECORDED.1, &format!("run {}", row.run_key));
+    let start = Start {
+        now: row.updated,
+        size: RECORDED,
+        look: Look { theme: Theme::named("ansi16").map_err(|e| Failure::usage(e.to_string()))?, glyphs: Glyphs::UNICODE },
+        keys: Keymap::default(),
+        limits: limits(&context.config),
+        mode: Mode::ReadOnly("a recording".into()),
+        workspace: workspace(&context.config),
+        mouse: false,
+    };
+    let mask = if masked { super::demo::mask() } else { Mask::default() };
+    // The recording is the same whatever theme the environment asks for.
+    crossterm::style::force_color_output(true);
+    let load = Box::new(move |run_key: &str, stop: Option<&_>| Detail::read(&source, run_key, stop));
+    let mut driver = Driver::new(start, cast.clone(), false, mask, load);
+    let moments = play(&mut driver, &mut Recorded::new(cast.clone(), 1.0), line, view, speed)?;
+    if moments == 0 {
+        return Err(Failure::usage(format!("nothing of run {} can be played", row.run_key)).hint("`ofs events K` shows its record"));
+    }
+    super::demo::write_new(file, &cast)?;
+    super::say(format!("recording  {}  {moments} moments", file.display()));
+    Ok(0)
+}
+
+fn workspace(config: &Config) -> String {
+    config.workspace.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn named(name: &str) -> Result<View, Failure> {

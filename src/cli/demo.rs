@@ -54,7 +54,7 @@ fn pace(text: &str) -> Result<f64, String> {
     if (0.05..=1_000.0).contains(&speed) { Ok(speed) } else { Err("expected a number from 0.05 to 1000".into()) }
 }
 
-fn broken(error: impl Into<String>) -> Failure {
+pub(super) fn broken(error: impl Into<String>) -> Failure {
     Failure { exit: 1, code: Some(crate::contract::ReasonCode::InternalError), message: error.into(), hint: None }
 }
 
@@ -104,7 +104,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
 }
 
 /// The names that are hidden: of this host, this user, and the user's folder.
-fn mask() -> Mask {
+pub(super) fn mask() -> Mask {
     let variable = |name: &str| std::env::var(name).ok();
     let home = variable("HOME").and_then(|home| Some(Path::new(&home).file_name()?.to_str()?.to_owned()));
     let words = [Some(Owner::current().host), variable("USER"), variable("LOGNAME"), variable("HOSTNAME"), home];
@@ -140,7 +140,7 @@ fn record(context: &Context, args: &Args, mask: &Mask, scenario: &Scenario, work
     Ok(played)
 }
 
-fn write_new(file: &Path, cast: &Cast) -> Result<(), Failure> {
+pub(super) fn write_new(file: &Path, cast: &Cast) -> Result<(), Failure> {
     let written = std::fs::File::create_new(file).and_then(|mut f| f.write_all(cast.text().as_bytes()));
     written.map_err(|e| Failure { exit: 1, code: None, message: format!("{}: {e}", file.display()), hint: Some("name a new file".into()) })
 }
@@ -151,7 +151,7 @@ fn start(now: Instant, size: (u16, u16), look: Look, keys: Keymap, limits: crate
 }
 
 fn driver<W: Write>(start: Start, out: W, sync: bool, mask: &Mask) -> Driver<W> {
-    Driver::new(start, out, sync, mask.clone(), Box::new(|_| Err("nothing was built yet".into())))
+    Driver::new(start, out, sync, mask.clone(), Box::new(|_, _| Err("nothing was built yet".into())))
 }
 
 /// Plays the untouched build in a folder that goes away, and the scenario in its own.
@@ -208,7 +208,7 @@ fn present(context: &Context, args: &Args, mask: &Mask, scenario: &Scenario, wor
     Ok(played)
 }
 
-fn appearance(context: &Context) -> Result<(Look, Keymap), Failure> {
+pub(super) fn appearance(context: &Context) -> Result<(Look, Keymap), Failure> {
     let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let term = environment("TERM").unwrap_or_default();
     Ok((super::console::look(&context.config, &term, &environment)?, super::console::keymap(&context.config)?))

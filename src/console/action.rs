@@ -121,11 +121,18 @@ actions! {
     Zoom "zoom" ["z"] Global Look 0 "this pane alone";
     Freeze "freeze" ["F"] Global Look 0 "hold the screen still";
     Follow "follow" ["f"] Global Look 0 "follow the newest";
-    Mark "mark" ["space"] Global Look 0 "mark a row, pause a demo";
+    Mark "mark" ["space"] Global Look 0 "mark a row; pause what is played";
     Refresh "refresh" ["r"] Global Look 0 "read again now";
-    ScrubBack "scrub-back" ["["] Global Look 0 "one event back in time";
-    ScrubOn "scrub-on" ["]"] Global Look 0 "one event on in time";
-    ScrubPlay "scrub-play" ["p"] Timeline Look 0 "play the run from here";
+    // The past of a run.
+    ScrubBack "scrub-back" ["["] Global Look 0 "one event or sample back in time";
+    ScrubOn "scrub-on" ["]"] Global Look 0 "one event or sample on in time";
+    ScrubEventBack "event-back" ["{"] Global Look 0 "to the event before";
+    ScrubEventOn "event-on" ["}"] Global Look 0 "to the event after";
+    ScrubStart "scrub-start" ["("] Global Look 0 "to the run's first event";
+    ScrubNow "scrub-now" [")"] Global Look 0 "out of the past, back to now";
+    Play "play" ["p"] Global Look 0 "play the run, or pause: :play SPEED";
+    Faster "faster" [">"] Global Look 0 "play twice as fast";
+    Slower "slower" ["<"] Global Look 0 "play half as fast";
     Recheck "recheck" ["r"] Evidence Look 1 "digest all evidence of the run again, as verify does";
     Explain "explain" ["e"] Global Look 0 "the facts behind one row of the run's data set";
     Diff "diff" ["d"] Global Look 0 "why the run's data set differs from another one";

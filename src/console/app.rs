@@ -71,6 +71,12 @@ pub trait Outside<W: Write> {
 
     /// Whether somebody still sits at the terminal.
     fn alive(&self) -> bool;
+
+    /// How large the terminal is now; none where nobody can say.
+    fn size(&self) -> Option<(u16, u16)>;
+
+    /// How long nothing was heard of the ledger's reader.
+    fn silent(&self) -> Duration;
 }
 
 /// What an effect comes to at once.
@@ -193,12 +199,15 @@ impl<W: Write, O: Outside<W>> Console<W, O> {
                 if !self.outside.alive() {
                     return Ok(HUNG_UP);
                 }
-            }
-            if let Some(((width, height), _)) = self.size.take_if(|(_, since)| now.duration_since(*since) >= SETTLE) {
-                self.screen.resize(width, height);
-                if let Some(exit) = self.take_in(Msg::Resize(width, height))? {
+                let silent = self.outside.silent();
+                if let Some(exit) = self.take_in(Msg::Silent(silent))? {
                     return Ok(exit);
                 }
+            }
+            if let Some((size, _)) = self.size.take_if(|(_, since)| now.duration_since(*since) >= SETTLE)
+                && let Some(exit) = self.resize(size)?
+            {
+                return Ok(exit);
             }
             self.draw(now)?;
             let first = match inbox.recv_deadline(self.wake(now)) {
@@ -223,7 +232,15 @@ impl<W: Write, O: Outside<W>> Console<W, O> {
             match msg {
                 Msg::Resize(width, height) => self.size = Some(((width, height), Moment::now())),
                 msg => {
-                    self.person |= matches!(msg, Msg::Key(_) | Msg::Paste(_) | Msg::Wheel { .. } | Msg::Signal(_));
+                    let person = matches!(msg, Msg::Key(_) | Msg::Paste(_) | Msg::Wheel { .. } | Msg::Signal(_));
+                    self.person |= person;
+                    // Whoever presses a key means the screen that is there, however short its size has stood.
+                    if let Some((told, _)) = self.size.take_if(|_| person) {
+                        let size = self.outside.size().unwrap_or(told);
+                        if let Some(exit) = self.resize(size)? {
+                            return Ok(Some(exit));
+                        }
+                    }
                     if let Some(exit) = self.take_in(msg)? {
                         return Ok(Some(exit));
                     }
@@ -231,6 +248,12 @@ impl<W: Write, O: Outside<W>> Console<W, O> {
             }
         }
         Ok(None)
+    }
+
+    /// Takes a size on.
+    fn resize(&mut self, (width, height): (u16, u16)) -> io::Result<Option<u8>> {
+        self.screen.resize(width, height);
+        self.take_in(Msg::Resize(width, height))
     }
 
     /// Draws a frame where one is due.
@@ -320,12 +343,21 @@ impl<W: Write> Outside<W> for Real {
     fn alive(&self) -> bool {
         Terminal::alive()
     }
+
+    fn size(&self) -> Option<(u16, u16)> {
+        crossterm::terminal::size().ok()
+    }
+
+    fn silent(&self) -> Duration {
+        self.effects.silent()
+    }
 }
 
 impl Real {
     /// Takes the terminal again after a stop, at the size that it has now.
     fn come_back<W: Write>(&mut self, screen: &mut Screen<W>) -> io::Result<Vec<Reply>> {
         self.terminal.enter()?;
+        self.effects.awake();
         let (width, height) = crossterm::terminal::size()?;
         screen.resize(width, height);
         Ok(vec![Reply::Msg(Box::new(Msg::Resize(width, height)))])
@@ -371,7 +403,7 @@ mod tests {
 
     /// A world in which nothing happens.
     #[derive(Debug)]
-    struct Nowhere;
+    struct Nowhere(Duration);
 
     impl<W: Write> Outside<W> for Nowhere {
         fn perform(&mut self, effect: Effect, _: &mut Screen<W>) -> io::Result<Vec<Reply>> {
@@ -381,13 +413,21 @@ mod tests {
         fn alive(&self) -> bool {
             true
         }
+
+        fn size(&self) -> Option<(u16, u16)> {
+            None
+        }
+
+        fn silent(&self) -> Duration {
+            self.0
+        }
     }
 
     fn console(rate: u32, lines: Vec<RunLine>) -> (Console<Wire, Nowhere>, Wire) {
         let model = with(80, 24, lines);
         let wire = Wire::default();
         let screen = Screen::new(wire.clone(), 80, 24, true);
-        (Console::new(model, screen, Nowhere, Arc::new(FixedClock::new(NOW)), rate), wire)
+        (Console::new(model, screen, Nowhere(Duration::ZERO), Arc::new(FixedClock::new(NOW)), rate), wire)
     }
 
     fn key(name: &str) -> Msg {
@@ -480,8 +520,46 @@ mod tests {
         assert_eq!((console.model.size, console.screen.area().width), ((159, 20), 159));
         assert!(wire.take().len() <= 3);
         let screen = Screen::new(Dead, 80, 24, true);
-        let mut dead = Console::new(with(80, 24, one_of_each()), screen, Nowhere, Arc::new(FixedClock::new(NOW)), 30);
+        let mut dead = Console::new(with(80, 24, one_of_each()), screen, Nowhere(Duration::ZERO), Arc::new(FixedClock::new(NOW)), 30);
         assert!(dead.turn(&channel().1).is_err());
+    }
+
+    #[test]
+    fn a_key_is_judged_by_the_size_that_is_there() {
+        let (mut console, _wire) = console(30, one_of_each());
+        console.model.size = (40, 10);
+        let (outbox, inbox) = channel();
+        // Too small for anything but leaving; made larger, the very next key counts.
+        outbox.send(Msg::Resize(80, 24)).unwrap();
+        outbox.send(key("2")).unwrap();
+        outbox.send(key("q")).unwrap();
+        outbox.send(key("q")).unwrap();
+        assert_eq!(console.turn(&inbox).unwrap(), 0);
+        assert_eq!((console.model.size, console.model.last), ((80, 24), Some(crate::console::model::View::Replay)));
+        // And the other way round: on a screen that has become too small it is not obeyed.
+        let (mut console, _wire) = self::console(30, one_of_each());
+        outbox.send(Msg::Resize(40, 10)).unwrap();
+        outbox.send(key("2")).unwrap();
+        outbox.send(key("q")).unwrap();
+        assert_eq!(console.turn(&inbox).unwrap(), 0);
+        assert_eq!(console.model.view, crate::console::model::View::Dashboard);
+    }
+
+    #[test]
+    fn a_reader_that_hangs_is_said_and_its_return_too() {
+        let (mut console, wire) = console(30, one_of_each());
+        let (outbox, inbox) = channel();
+        let look = |silent: Duration, console: &mut Console<Wire, Nowhere>| {
+            console.outside.0 = silent;
+            console.asked -= HEARTBEAT;
+            outbox.send(key("q")).unwrap();
+            assert_eq!(console.turn(&inbox).unwrap(), 0);
+            (console.model.stale().is_some(), console.model.dirty)
+        };
+        assert!(!look(Duration::from_secs(9), &mut console).0);
+        assert!(look(Duration::from_secs(10), &mut console).0);
+        assert!(!look(Duration::ZERO, &mut console).0);
+        drop(wire);
     }
 
     #[test]

@@ -285,9 +285,9 @@ mod tests {
             assert!(error("quit", key).contains("cannot be bound"), "{key}");
         }
         // The narrow place wins, so the same key in two places is no conflict.
-        let map = keymap(&[("scrub-play", "q")]).unwrap();
+        let map = keymap(&[("continue", "q")]).unwrap();
         let q = Chord::parse("q").unwrap();
-        assert_eq!(map.action(&[Place::Timeline, Place::Global], q), Some(Action::ScrubPlay));
+        assert_eq!(map.action(&[Place::Step, Place::Global], q), Some(Action::Continue));
         assert_eq!(map.action(&[Place::Runs, Place::Global], q), Some(Action::Quit));
     }
 

@@ -19,6 +19,7 @@ pub mod look;
 pub mod model;
 pub mod msg;
 pub mod panes;
+pub mod playback;
 pub mod scrub;
 pub mod terminal;
 #[cfg(test)]

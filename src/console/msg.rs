@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::builds::BuildEvent;
+use super::builds::{BuildEvent, Sampled};
 use super::data::detail::Detail;
 use super::data::inquiry::{Answer as Inquired, Question};
 use super::data::log::LogView;
 use super::data::runs::RunsUpdate;
 use super::keys::Chord;
+use super::scrub::Stop;
 use super::terminal::Signal;
 use crate::operate::intent_new::Selectors;
 use crate::pipeline::run::step::Answer;
@@ -44,6 +46,13 @@ pub enum Msg {
         /// What was found, or why nothing could be.
         found: Result<Arc<Detail>, String>,
     },
+    /// What was known about a run at a moment of its past.
+    Past {
+        /// The run.
+        run_key: String,
+        /// What was found, or why nothing could be.
+        found: Result<Arc<Detail>, String>,
+    },
     /// Something happened to a build of this console.
     Build {
         /// The run.
@@ -51,6 +60,15 @@ pub enum Msg {
         /// What.
         event: BuildEvent,
     },
+    /// How far a build of this console is.
+    Progress {
+        /// The run.
+        run_key: String,
+        /// What it does.
+        sampled: Sampled,
+    },
+    /// Nothing was heard of the ledger's reader for so long.
+    Silent(Duration),
     /// The intents that the workspace holds.
     Intents(Vec<IntentFile>),
     /// A new intent was written under this name, or why it was not.
@@ -216,6 +234,13 @@ impl Order {
 pub enum Effect {
     /// Read everything about a run, again if need be.
     Load(String),
+    /// Read what was known of a run at a moment of its past.
+    LoadAt {
+        /// The run.
+        run_key: String,
+        /// The moment.
+        stop: Stop,
+    },
     /// Look at the ledger now.
     Refresh,
     /// Do this to a run, if its state still allows it.

@@ -24,7 +24,12 @@ pub(crate) const NOW: Instant = Instant(1_770_717_600_000_000);
 
 /// A model of that size that has seen nothing.
 pub(crate) fn empty(width: u16, height: u16) -> Model {
-    Model::new(Start {
+    Model::new(start(width, height))
+}
+
+/// What such a model starts with.
+pub(crate) fn start(width: u16, height: u16) -> Start {
+    Start {
         now: NOW,
         size: (width, height),
         look: Look { theme: Theme::named("ansi16").unwrap(), glyphs: Glyphs::UNICODE },
@@ -33,7 +38,7 @@ pub(crate) fn empty(width: u16, height: u16) -> Model {
         mode: Mode::Operate,
         workspace: "week".into(),
         mouse: false,
-    })
+    }
 }
 
 /// A run that is DONE.

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use self::place::Place;
 use self::subject::Subject;
 use crate::contract::ReasonCode;
-use crate::identity::sha256_hex;
+use crate::digest::sha256_hex;
 use crate::ledger::Ledger;
 use crate::pipeline::gate::{Env, Phase, Refusal};
 use crate::prove::verify;

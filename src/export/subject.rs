@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::contract::ReasonCode;
 use crate::contract::profile::{Agg, Feature};
-use crate::identity::hex;
+use crate::digest::hex;
 use crate::pipeline::gate::{Env, Phase, Refusal};
 use crate::prove::dataset::Opened;
 use crate::store::{Ref, StoreError, read};

@@ -104,9 +104,7 @@ impl Report {
 
     /// `ofs.seal.v1`.
     pub fn to_json(&self) -> Value {
-        let segment = |s: &Written| {
-            json!({"ref": s.file.as_str(), "start_offset": s.range.start, "end_offset": s.range.end, "records": s.records, "bytes": s.bytes, "attested": s.attested})
-        };
+        let segment = |s: &Written| json!({"ref": s.file.as_str(), "start_offset": s.range.start, "end_offset": s.range.end, "records": s.records, "bytes": s.bytes, "attested": s.attested});
         let lane = |l: &LaneSealed| {
             json!({
                 "topic": l.lane.topic, "partition": l.lane.partition, "offset_kind": l.lane.kind, "outcome": l.outcome.as_str(),
@@ -128,7 +126,8 @@ impl Report {
 /// # Errors
 /// The environment's, and the order to stop.
 pub fn seal(env: &Env, run: &str, attestations: &[Attestation]) -> Result<Report, Refusal> {
-    let lanes: Vec<Lane> = held(env, run)?.into_iter().chain(attestations.iter().map(Attestation::lane)).collect::<BTreeSet<_>>().into_iter().collect();
+    let lanes: Vec<Lane> =
+        held(env, run)?.into_iter().chain(attestations.iter().map(Attestation::lane)).collect::<BTreeSet<_>>().into_iter().collect();
     let work = Work::new(env, &format!("seal-{run}"))?;
     let index = Arc::new(Index::new(env.store.clone(), run));
     let done: Vec<Mutex<Option<LaneSealed>>> = lanes.iter().map(|_| Mutex::new(None)).collect();
@@ -143,9 +142,13 @@ pub fn seal(env: &Env, run: &str, attestations: &[Attestation]) -> Result<Report
             let sealed = lane::seal(&lane::Task { env, run, lane, index: &index, work: &work, attestations });
             let sealed = match sealed {
                 Err(refusal) if environmental(refusal.code) => return Err(refusal),
-                Err(refusal) => {
-                    LaneSealed { lane: lane.clone(), outcome: Outcome::Refused, segments: Vec::new(), unreadable: 0, refusal: Some(refusal) }
-                }
+                Err(refusal) => LaneSealed {
+                    lane: lane.clone(),
+                    outcome: Outcome::Refused,
+                    segments: Vec::new(),
+                    unreadable: 0,
+                    refusal: Some(refusal),
+                },
                 Ok(sealed) => sealed,
             };
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(sealed);

@@ -115,7 +115,23 @@ pub struct BuildState {
     pub progress: Arc<Progress>,
 }
 
+/// What a build was doing when it was looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sampled {
+    /// The phase.
+    pub phase: Option<Phase>,
+    /// Units done and to do in it.
+    pub units: (u64, u64),
+    /// Partitions of the replay: name, offsets wanted, records read.
+    pub lanes: Vec<(String, u64, u64)>,
+}
+
 impl BuildState {
+    /// What it is doing now.
+    pub fn sampled(&self) -> Sampled {
+        Sampled { phase: self.progress.phase(), units: self.progress.units(), lanes: self.progress.lanes() }
+    }
+
     /// Whether it is still to end.
     pub fn alive(&self) -> bool {
         !matches!(self.stage, Stage::Ended(_))

@@ -55,6 +55,10 @@ pub fn receipt(source: &Source, row: &RunRow, events: &[EventRow], phase: Phase)
     let at = receipt_ref(row, phase)?;
     let passed = events.iter().rev().find(|e| e.event_type == "GATE_PASSED" && phase_of(e) == Some(phase.as_str()));
     let recorded = passed.and_then(|e| e.detail.pointer("/evidence/receipt_blake3")).and_then(Value::as_str);
+    if source.then.is_some() && recorded.is_none() {
+        // What lies there now was not there then.
+        return Err(Gap::Absent);
+    }
     let (value, digest) = load(source, &at, MAX_RECEIPT).map_err(|gap| match gap {
         Gap::Absent if recorded.is_some() => Gap::Untrusted(format!("{at} is gone, though the ledger says that this gate passed")),
         gap => gap,

@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod inquiry;
 pub mod labels;
 pub mod log;
+mod past;
 pub mod pins;
 pub mod replay;
 pub mod runs;
@@ -26,7 +27,7 @@ use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::pipeline::gate::Env;
 use crate::store::{Store, Unrecorded};
-use crate::time::Clock;
+use crate::time::{Clock, Instant};
 
 /// Where the views are read from.
 #[derive(Debug, Clone)]
@@ -39,6 +40,8 @@ pub struct Source {
     pub config: Arc<Config>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// The moment of the past that is looked at; none for the present.
+    pub then: Option<Instant>,
 }
 
 impl Source {

@@ -263,9 +263,8 @@ impl ReplayView {
     /// A run that has not come to the end of its replay: what its owner says of its progress, else its plan.
     fn running(row: &RunRow) -> Self {
         let live = row.status == Status::Running && row.progress.as_ref().is_some_and(|p| items(p, "/lanes").next().is_some());
-        let mut view = Self::asked(row, Verdict::NotReached, if live { Origin::Progress } else { Origin::Plan });
+        let mut view = Self::asked(row, Verdict::NotReached, Origin::Plan);
         let Some(progress) = row.progress.as_ref().filter(|_| live) else { return view };
-        view.verdict = Verdict::Running;
         view.progress(
             items(progress, "/lanes")
                 .filter_map(|lane| Some((lane.pointer("/0")?.as_str()?, lane.pointer("/1")?.as_u64()?, lane.pointer("/2")?.as_u64()?))),
@@ -275,6 +274,7 @@ impl ReplayView {
 
     /// The view of a replay that is going on in this process or another: name, offsets wanted, records read.
     pub fn progress<'n>(&mut self, lanes: impl Iterator<Item = (&'n str, u64, u64)>) {
+        (self.verdict, self.origin) = (Verdict::Running, Origin::Progress);
         let places: BTreeMap<String, usize> = self.lanes.iter().enumerate().map(|(i, lane)| (lane.name.clone(), i)).collect();
         for (name, wanted, delivered) in lanes.take(MAX_LANES) {
             let at = places.get(name).copied();

@@ -101,6 +101,16 @@ impl Runs {
         changed
     }
 
+    /// How far a run is, seen nearer than its owner writes it down.
+    pub fn measure(&mut self, run_key: &str, phase: Option<&str>, units: (u64, u64)) {
+        let at = self.index.get(run_key).map(|at| *at as usize);
+        if let Some(line) =
+            at.and_then(|at| self.lines.get_mut(at)).filter(|line| line.status == Status::Running && line.phase.as_deref() == phase)
+        {
+            line.progress = Some(units);
+        }
+    }
+
     /// Whether every run has been told; until then the list is only a beginning.
     pub fn complete(&self) -> bool {
         self.complete

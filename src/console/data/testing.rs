@@ -47,7 +47,7 @@ impl World {
         let clock = Arc::new(SystemClock);
         let ledger = Ledger::open_read_only(&config.path("ledger"), clock.clone(), "tester").unwrap();
         let store = crate::operate::open::store(&config).unwrap();
-        Source { ledger: Arc::new(ledger), store: Ok(Arc::new(store)), config: Arc::new(config), clock }
+        Source { ledger: Arc::new(ledger), store: Ok(Arc::new(store)), config: Arc::new(config), clock, then: None }
     }
 
     /// The run with the newest event, and its events.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Source;
 use crate::console::filter::Filterable;
-use crate::ledger::{EventRow, RunRow, Status};
+use crate::ledger::{EventRow, RunRow, SampleRow, Status};
 use crate::text::clip;
 use crate::time::Instant;
 
@@ -96,25 +96,26 @@ pub struct TimelineView {
 impl TimelineView {
     /// Reads it.
     pub fn load(source: &Source, row: &RunRow, events: &[EventRow]) -> Self {
-        let (mut samples, mut unknown) = (Vec::new(), None);
-        for attempt in row.attempt().saturating_sub(ATTEMPTS)..=row.attempt() {
-            match source.ledger.samples(&row.run_key, attempt) {
-                Ok(found) => samples.extend(found.into_iter().map(|s| Sample {
-                    attempt,
-                    at: s.at,
-                    phase: s.sample.get("phase").and_then(Value::as_str).unwrap_or_default().to_owned(),
-                    done: s.sample.get("done").and_then(Value::as_u64).unwrap_or(0),
-                    total: s.sample.get("total").and_then(Value::as_u64).unwrap_or(0),
-                })),
-                Err(error) => unknown = Some(error.to_string()),
-            }
-        }
+        let (samples, unknown) = samples(source, row);
+        Self::of(source, row, events, &samples, unknown)
+    }
+
+    /// Makes it of what was read already.
+    pub fn of(source: &Source, row: &RunRow, events: &[EventRow], samples: &[SampleRow], unknown: Option<String>) -> Self {
+        let number = |s: &SampleRow, key: &str| s.sample.get(key).and_then(Value::as_u64).unwrap_or(0);
+        let samples = samples.iter().map(|s| Sample {
+            attempt: s.attempt,
+            at: s.at,
+            phase: s.sample.get("phase").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            done: number(s, "done"),
+            total: number(s, "total"),
+        });
         let first = events.first().map_or(0, |e| e.at.0);
         let now = source.clock.now();
         TimelineView {
             events: events.iter().map(|e| event(e, first, now)).collect(),
             total: row.last_seq,
-            samples,
+            samples: samples.collect(),
             chain: source.ledger.verify_chain(&row.run_key).map_err(|e| e.to_string()),
             unknown,
         }
@@ -137,6 +138,18 @@ impl TimelineView {
         let share = |s: &Sample| u64::try_from(u128::from(s.done) * 100 / u128::from(s.total)).unwrap_or(100).min(100);
         self.samples.iter().filter(in_time).map(share).collect()
     }
+}
+
+/// The progress samples of the latest attempts, in order, and why some could not be read.
+pub fn samples(source: &Source, row: &RunRow) -> (Vec<SampleRow>, Option<String>) {
+    let (mut samples, mut unknown) = (Vec::new(), None);
+    for attempt in row.attempt().saturating_sub(ATTEMPTS)..=row.attempt() {
+        match source.ledger.samples(&row.run_key, attempt) {
+            Ok(found) => samples.extend(found),
+            Err(error) => unknown = Some(error.to_string()),
+        }
+    }
+    (samples, unknown)
 }
 
 fn event(event: &EventRow, first: i64, now: Instant) -> Event {

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::Source;
+use crate::console::scrub::Stop;
 use crate::contract::ReasonCode;
 use crate::ledger::{EventRow, RunRow, Status};
 use crate::observe::gates::{Gate, gates};
@@ -99,6 +100,8 @@ pub struct Triage {
     pub deeds: Vec<Deed>,
     /// What could not be read, and so is UNKNOWN.
     pub unknown: Vec<String>,
+    /// The moment of the past that this is of; none for the present.
+    pub past: Option<Stop>,
 }
 
 impl Triage {
@@ -144,16 +147,18 @@ impl Triage {
             actions: row.actions().into_iter().map(|name| legal(name, &row.run_key, stuck)).collect(),
             deeds,
             unknown,
+            past: None,
         }
     }
 
     /// What the reader should know first, in one line.
     pub fn headline(&self) -> String {
-        match (&self.reason, self.stuck) {
+        let stands = match (&self.reason, self.stuck) {
             (_, Some(stuck)) => format!("{} and stuck: {stuck}", self.status),
             (Some(reason), _) => format!("{} {} at the {} gate", self.status, reason.code, reason.phase),
             (None, _) => self.status.to_string(),
-        }
+        };
+        self.past.map_or(stands.clone(), |stop| format!("{stop}: {stands}"))
     }
 
     /// The incident as Markdown, for a ticket or a chat: reason, evidence, what to do, what was done.

@@ -174,10 +174,7 @@ impl<W: Write> Show<'_, W> {
     fn enter(&mut self, workspace: &Path) {
         let (folder, clock) = (workspace.to_owned(), self.clock.clone());
         // Opened for each look: a scenario may damage the ledger, too.
-        let load: Load = Box::new(move |run_key| {
-            let source = source(&folder, &clock)?;
-            Detail::load(&source, run_key).map(Arc::new).map_err(|e| e.to_string())
-        });
+        let load: Load = Box::new(move |run_key, stop| Detail::read(&source(&folder, &clock)?, run_key, stop));
         self.driver.renew((self.start)(self.clock.now()), load);
         self.driver.feed(Msg::Runs(RunsUpdate { complete: true, ..RunsUpdate::default() }));
     }
@@ -204,7 +201,7 @@ fn source(workspace: &Path, clock: &Arc<FixedClock>) -> Result<Source, String> {
     let config = Arc::new(Config::load(Some(workspace), workspace, &BTreeMap::new()).map_err(|e| e.to_string())?);
     let ledger = Ledger::open_read_only(&config.path("ledger"), clock.clone(), "DEMO::viewer").map_err(|e| e.to_string())?;
     let store = open::store(&config).map(|store| Arc::new(store) as Arc<dyn Store>).map_err(|e| e.message);
-    Ok(Source { ledger: Arc::new(ledger), store, config, clock: clock.clone() })
+    Ok(Source { ledger: Arc::new(ledger), store, config, clock: clock.clone(), then: None })
 }
 
 /// What came of an action, in a sentence.
@@ -252,7 +249,7 @@ mod tests {
         let scenario = crate::operate::scenario::all().unwrap().into_iter().find(|s| s.name == name).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let cast = Cast::new(100, 30, name);
-        let mut driver = Driver::new(start(BEGIN), cast.clone(), false, Mask::default(), Box::new(|_| Err("nothing yet".into())));
+        let mut driver = Driver::new(start(BEGIN), cast.clone(), false, Mask::default(), Box::new(|_, _| Err("nothing yet".into())));
         let folders = (dir.path().join("untouched"), dir.path().join("attack"));
         let mut pace = Recorded::new(cast.clone(), speed);
         let played = show(&scenario, (&folders.0, &folders.1), &mut driver, &mut pace, &start).unwrap();

@@ -16,6 +16,7 @@ use super::look::Role;
 use super::model::{Model, Start};
 use super::msg::{Effect, Msg};
 use super::panes::parts::Canvas;
+use super::scrub::Stop;
 use super::terminal::Screen;
 use super::update::update;
 use super::view::view;
@@ -35,8 +36,8 @@ pub struct Caption {
     pub hint: String,
 }
 
-/// Reads what there is to know about a run.
-pub type Load = Box<dyn Fn(&str) -> Result<Arc<Detail>, String>>;
+/// Reads what there is to know about a run, or what was known at a moment of its past.
+pub type Load = Box<dyn Fn(&str, Option<&Stop>) -> Result<Arc<Detail>, String>>;
 
 /// A console that is driven.
 pub struct Driver<W: Write> {
@@ -94,8 +95,12 @@ impl<W: Write> Driver<W> {
         let mut wanted = update(&mut self.model, msg);
         while let Some(effect) = wanted.pop() {
             match effect {
+                Effect::LoadAt { run_key, stop } => {
+                    let found = (self.load)(&run_key, Some(&stop));
+                    wanted.extend(update(&mut self.model, Msg::Past { run_key, found }));
+                }
                 Effect::Load(run_key) => {
-                    let found = (self.load)(&run_key);
+                    let found = (self.load)(&run_key, None);
                     wanted.extend(update(&mut self.model, Msg::Detail { run_key, found }));
                 }
                 Effect::Repaint => self.screen.repaint(),
@@ -196,7 +201,7 @@ mod tests {
     }
 
     fn driver(cast: &Cast, mask: Mask) -> Driver<Cast> {
-        Driver::new(start(), cast.clone(), false, mask, Box::new(|_| Err("nothing here".into())))
+        Driver::new(start(), cast.clone(), false, mask, Box::new(|_, _| Err("nothing here".into())))
     }
 
     fn recorded(mask: Mask) -> (String, String) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::World;
+use super::sampler::Sampler;
 use crate::console::builds::{BuildEvent, BuildSpec, Builds, StartError, What};
 use crate::console::msg::{Msg, Told};
 use crate::ledger::{Ledger, LedgerError, Ordered, Owner};
@@ -27,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Works {
     world: World,
     told: Sender<Msg>,
-    builds: Arc<Mutex<Option<Builds>>>,
+    builds: Arc<Mutex<Option<(Builds, Sampler)>>>,
 }
 
 impl Works {
@@ -49,8 +50,11 @@ impl Works {
 
     /// Starts one and says so.
     pub(super) fn start(&self, name: &str, what: What, step: bool) -> Told {
-        let started = self.builds().and_then(|builds| match builds.start(BuildSpec { what, step }) {
-            Ok(run_key) => Ok(run_key),
+        let started = self.builds().and_then(|(builds, sampler)| match builds.start(BuildSpec { what, step }) {
+            Ok(run_key) => {
+                sampler.wake();
+                Ok(run_key)
+            }
             Err(StartError::Refused(result)) => {
                 Err(format!("{}: {}; it is on record", result.text("/reason/code"), result.text("/reason/message")))
             }
@@ -78,7 +82,7 @@ impl Works {
     /// Sets a breakpoint, or takes it away where it is set; `off` takes all away.
     pub(super) fn breakpoint(&self, word: &str) -> Told {
         let builds = match self.builds() {
-            Ok(builds) => builds,
+            Ok((builds, _)) => builds,
             Err(why) => return Told::bad(why),
         };
         let breakpoints = builds.breakpoints();
@@ -102,10 +106,10 @@ impl Works {
     }
 
     fn known(&self) -> Option<Builds> {
-        self.builds.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.builds.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(builds, _)| builds.clone())
     }
 
-    fn builds(&self) -> Result<Builds, String> {
+    fn builds(&self) -> Result<(Builds, Sampler), String> {
         if !self.world.may_write {
             return Err("the console is read-only".into());
         }
@@ -127,7 +131,9 @@ impl Works {
                 flush_quietly(&facts.0, &facts.1);
             }
         });
-        Ok(slot.insert(Builds::new(env, host, hear)).clone())
+        let builds = Builds::new(env, host, hear);
+        let sampler = Sampler::start(builds.clone(), self.told.clone(), self.world.frame_rate).map_err(|e| format!("no thread: {e}"))?;
+        Ok(slot.insert((builds, sampler)).clone())
     }
 }
 

@@ -1,8 +1,8 @@
 //! The ledger's feed: looks for changes less than twice a second, and tells what changed and nothing else.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant as Moment, SystemTime};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
@@ -23,18 +23,23 @@ const PAGE: u64 = 10_000;
 #[derive(Debug, Clone)]
 pub(super) struct Feeder {
     wake: Sender<()>,
+    pulse: Arc<Mutex<Moment>>,
 }
 
 impl Feeder {
     /// Starts it.
     pub(super) fn start(world: World, told: Sender<Msg>) -> std::io::Result<Self> {
         let (wake, woken) = bounded(1);
+        let pulse = Arc::new(Mutex::new(Moment::now()));
+        let beat = pulse.clone();
         let work = move || {
             let mut feed = Watch { world, told, ledger: None, seen: None, state: None, running: Vec::new(), stamp: None, logged: 0 };
             loop {
                 if feed.look().is_err() {
                     return;
                 }
+                // Also where the look failed: that is told, and no silence.
+                touch(&beat);
                 match woken.recv_timeout(LOOK) {
                     // What was known is told once more, and the file opened anew.
                     Ok(()) => feed.forget(),
@@ -44,13 +49,27 @@ impl Feeder {
             }
         };
         std::thread::Builder::new().name("feed".into()).spawn(work)?;
-        Ok(Feeder { wake })
+        Ok(Feeder { wake, pulse })
+    }
+
+    /// How long ago it last came to the end of a look.
+    pub(super) fn silent(&self) -> Duration {
+        self.pulse.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// Silence counts from now.
+    pub(super) fn awake(&self) {
+        touch(&self.pulse);
     }
 
     /// Looks now. Where a look is due already, nothing more is needed.
     pub(super) fn refresh(&self) {
         let _ = self.wake.try_send(());
     }
+}
+
+fn touch(pulse: &Mutex<Moment>) {
+    *pulse.lock().unwrap_or_else(PoisonError::into_inner) = Moment::now();
 }
 
 /// Nobody listens any more.

@@ -10,14 +10,23 @@ use super::World;
 use crate::console::data::Source;
 use crate::console::data::detail::Detail;
 use crate::console::msg::Msg;
+use crate::console::scrub::Stop;
 
 /// How long the selection has to rest before its run is read.
 const CALM: Duration = Duration::from_millis(120);
 
+/// What is wished for. The present and the past are two wishes: news of a live run must not take the place of
+/// a moment that a person went to.
+#[derive(Debug, Default)]
+struct Wishes {
+    now: Option<String>,
+    past: Option<(String, Stop)>,
+}
+
 #[derive(Debug, Default)]
 struct Wish {
-    run_key: Mutex<Option<String>>,
-    made: Condvar,
+    made: Mutex<Wishes>,
+    news: Condvar,
 }
 
 /// The loader's thread.
@@ -35,10 +44,11 @@ impl Loader {
             let mut shelf = Shelf { world, source: None };
             let mut last = None;
             loop {
-                let run_key = mine.take(last.as_deref());
-                let found = shelf.load(&run_key).map(Arc::new);
+                let (run_key, stop) = mine.take(last.as_deref());
+                let found = shelf.load(&run_key, stop.as_ref());
                 last = Some(run_key.clone());
-                if told.send(Msg::Detail { run_key, found }).is_err() {
+                let msg = if stop.is_some() { Msg::Past { run_key, found } } else { Msg::Detail { run_key, found } };
+                if told.send(msg).is_err() {
                     return;
                 }
             }
@@ -49,25 +59,40 @@ impl Loader {
 
     /// Wishes for a run.
     pub(super) fn load(&self, run_key: String) {
-        *self.wish.run_key.lock().unwrap_or_else(PoisonError::into_inner) = Some(run_key);
-        self.wish.made.notify_one();
+        self.wish.make(|wishes| wishes.now = Some(run_key));
+    }
+
+    /// Wishes for a moment of a run's past.
+    pub(super) fn load_at(&self, run_key: String, stop: Stop) {
+        self.wish.make(|wishes| wishes.past = Some((run_key, stop)));
     }
 }
 
 impl Wish {
-    /// Waits for a wish that has stood for a moment; one for the run that was read last needs no such rest.
-    fn take(&self, last: Option<&str>) -> String {
-        let mut wish = self.run_key.lock().unwrap_or_else(PoisonError::into_inner);
+    fn make(&self, wish: impl FnOnce(&mut Wishes)) {
+        wish(&mut self.made.lock().unwrap_or_else(PoisonError::into_inner));
+        self.news.notify_one();
+    }
+
+    /// Waits for a wish that has stood for a moment; one for the run that was read last, or for the past, needs
+    /// no such rest.
+    fn take(&self, last: Option<&str>) -> (String, Option<Stop>) {
+        let mut wishes = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            match wish.take() {
-                None => wish = self.made.wait(wish).unwrap_or_else(PoisonError::into_inner),
-                Some(run_key) if last.is_none() || last == Some(&run_key) => return run_key,
+            if let Some((run_key, stop)) = wishes.past.take() {
+                return (run_key, Some(stop));
+            }
+            match wishes.now.take() {
+                None => wishes = self.news.wait(wishes).unwrap_or_else(PoisonError::into_inner),
+                Some(run_key) if last.is_none() || last == Some(&run_key) => return (run_key, None),
                 Some(run_key) => {
-                    let waited = self.made.wait_timeout(wish, CALM).unwrap_or_else(PoisonError::into_inner);
-                    wish = waited.0;
-                    if wish.is_none() {
-                        return run_key;
+                    let waited = self.news.wait_timeout(wishes, CALM).unwrap_or_else(PoisonError::into_inner);
+                    wishes = waited.0;
+                    if wishes.now.is_none() && wishes.past.is_none() {
+                        return (run_key, None);
                     }
+                    // A moment of the past comes first; the run that was wished for is not forgotten over it.
+                    wishes.now.get_or_insert(run_key);
                 }
             }
         }
@@ -81,12 +106,12 @@ struct Shelf {
 }
 
 impl Shelf {
-    fn load(&mut self, run_key: &str) -> Result<Detail, String> {
+    fn load(&mut self, run_key: &str, stop: Option<&Stop>) -> Result<Arc<Detail>, String> {
         let source = match self.source.take() {
             Some(source) if !source.ledger.immutable() => source,
             _ => self.world.source()?,
         };
-        let detail = Detail::load(&source, run_key).map_err(|e| e.to_string())?;
+        let detail = Detail::read(&source, run_key, stop)?;
         self.source = Some(source);
         Ok(detail)
     }

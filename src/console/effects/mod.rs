@@ -9,9 +9,11 @@ mod inquire;
 mod intents;
 mod loader;
 mod orders;
+mod sampler;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +48,8 @@ pub struct World {
     pub may_write: bool,
     /// The newest records of the program's own log.
     pub log: Ring,
+    /// Most frames a second, and so most looks a second at what is being built.
+    pub frame_rate: u32,
 }
 
 impl World {
@@ -55,7 +59,7 @@ impl World {
         let open = if self.may_write { Ledger::open_read_only } else { Ledger::open_untouched };
         let ledger = open(&self.ledger_path(), clock.clone(), actor).map_err(|e| e.to_string())?;
         let store = crate::operate::open::store(config).map(|store| Arc::new(store) as Arc<dyn Store>).map_err(|e| e.message);
-        Ok(Source { ledger: Arc::new(ledger), store, config: config.clone(), clock: clock.clone() })
+        Ok(Source { ledger: Arc::new(ledger), store, config: config.clone(), clock: clock.clone(), then: None })
     }
 
     /// What the pipeline runs in, or is asked in.
@@ -105,6 +109,7 @@ impl Effects {
     pub fn perform(&self, effect: Effect) -> Option<Effect> {
         match effect {
             Effect::Load(run_key) => self.loader.load(run_key),
+            Effect::LoadAt { run_key, stop } => self.loader.load_at(run_key, stop),
             Effect::Refresh => self.feed.refresh(),
             Effect::Operate { run_key, order } => {
                 let works = self.works.clone();
@@ -147,6 +152,16 @@ impl Effects {
             other => return Some(other),
         }
         None
+    }
+
+    /// How long nothing was heard of the ledger's reader.
+    pub fn silent(&self) -> Duration {
+        self.feed.silent()
+    }
+
+    /// The process was stopped and goes on: what was silent meanwhile was stopped, too.
+    pub fn awake(&self) {
+        self.feed.awake();
     }
 
     /// Hands every build of this console back, under the name of a signal. Waits for at most two seconds; the

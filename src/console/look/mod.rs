@@ -19,6 +19,12 @@ pub struct Look {
 }
 
 impl Look {
+    /// The same look for what may be old: nothing in it looks good or alive.
+    #[must_use]
+    pub fn doubtful(&self) -> Self {
+        Look { theme: self.theme.clone().doubtful(), glyphs: self.glyphs }
+    }
+
     /// The style of a role.
     pub fn style(&self, role: Role) -> Style {
         self.theme.style(role)

@@ -162,6 +162,16 @@ impl Theme {
         self.styles.get(&role).copied().unwrap_or_default()
     }
 
+    /// The theme for what may be old: what would look good or alive looks unknown.
+    #[must_use]
+    pub fn doubtful(mut self) -> Self {
+        let unknown = self.style(Role::Unknown);
+        for role in [Role::Good, Role::Running] {
+            self.styles.insert(role, unknown);
+        }
+        self
+    }
+
     /// The theme without its colours: attributes stay, so that the selected row and every state can still be
     /// told (NO_COLOR).
     #[must_use]

@@ -2,15 +2,17 @@
 
 pub mod form;
 pub mod inquiry;
+pub mod past;
 pub mod popup;
 pub mod prompt;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use self::past::Past;
 use self::popup::Popup;
 use super::action::{Action, Place};
-use super::builds::Ending;
+use super::builds::{Ending, Sampled};
 use super::data::detail::Detail;
 use super::data::log::LogView;
 use super::data::runs::{Runs, RunsUpdate};
@@ -18,6 +20,7 @@ use super::keys::Keymap;
 use super::look::Look;
 use super::msg::{Feed, Told};
 use super::panes::{Panes, Seen};
+use super::scrub::Stops;
 use crate::ledger::{Limits, RunLine};
 use crate::pipeline::gate::Refusal;
 use crate::pipeline::peek::Peeked;
@@ -154,6 +157,8 @@ pub struct Own {
     pub shown: Option<Result<Peeked, Box<Refusal>>>,
     /// It has ended.
     pub ended: Option<Box<Ending>>,
+    /// What it did when it was last looked at.
+    pub sampled: Option<Sampled>,
 }
 
 /// What the console starts with.
@@ -194,12 +199,20 @@ pub struct Model {
     pub workspace: String,
     /// How the ledger can be read.
     pub feed: Feed,
+    /// Since when what is shown may be old: the ledger cannot be read, or its reader is not heard of.
+    pub(super) stale: Option<Instant>,
     /// All runs.
     pub runs: Runs,
     /// What is known about the selected run.
     pub slot: Slot,
     /// The run that [`Effect::Load`](super::msg::Effect::Load) was last sent for, and its newest event and sign then.
     pub(super) asked: Option<(String, u64, Instant)>,
+    /// The past of the selected run, where that is looked at instead of the present.
+    pub past: Option<Past>,
+    /// How fast runs are played, in times of their own speed.
+    pub speed: f64,
+    /// Play the selected run at this speed as soon as it is read.
+    pub to_play: Option<f64>,
     /// Builds of this console, by run.
     pub own: BTreeMap<String, Own>,
     /// The view.
@@ -234,6 +247,11 @@ pub struct Model {
     pub clock: Instant,
 }
 
+/// What panes show of a run: of its past, where that was read.
+pub fn seen_detail<'m>(past: Option<&'m Past>, slot: &'m Slot) -> Option<&'m Detail> {
+    past.and_then(|past| past.shown.as_deref()).or_else(|| slot.detail())
+}
+
 /// A screen that is held.
 #[derive(Debug, Clone)]
 pub struct Frozen {
@@ -255,9 +273,13 @@ impl Model {
             mode: start.mode,
             workspace: start.workspace,
             feed: Feed::Live,
+            stale: None,
             runs: Runs::new(start.limits),
             slot: Slot::Empty,
             asked: None,
+            past: None,
+            speed: 1.0,
+            to_play: None,
             own: BTreeMap::new(),
             view: View::Dashboard,
             focus: View::Runs,
@@ -286,14 +308,28 @@ impl Model {
         self.panes.runs.selected().and_then(|key| self.runs.get(key))
     }
 
-    /// What is known about the selected run, where it was read.
+    /// What is known about the selected run, where it was read; what was known then, where its past is looked at.
     pub fn detail(&self) -> Option<&Detail> {
-        self.slot.detail()
+        seen_detail(self.past.as_ref(), &self.slot)
+    }
+
+    /// The record of the selected run that can be travelled in, as far as it is known.
+    pub(super) fn record(&self) -> Option<(String, Stops)> {
+        let run_key = self.panes.runs.selected()?;
+        let live = self.slot.detail().filter(|detail| detail.run_key == run_key).map(|detail| &detail.stops);
+        let stops = live.or_else(|| self.past.as_ref().filter(|past| past.run_key == run_key).map(|past| &past.stops))?;
+        (!stops.is_empty()).then(|| (run_key.to_owned(), stops.clone()))
     }
 
     /// What panes may look at.
     pub fn seen(&self) -> Seen<'_> {
-        Seen { runs: &self.runs, detail: self.detail(), log: &self.log, now: self.now }
+        Seen { runs: &self.runs, detail: self.detail(), log: &self.log, now: self.now, stale: self.stale() }
+    }
+
+    /// How long what is shown may have been old, in micros; none where it is not, and for the past, which is
+    /// what it is.
+    pub fn stale(&self) -> Option<i64> {
+        self.stale.map(|since| self.clock.0.saturating_sub(since.0).max(0))
     }
 
     /// Builds of this console that are running.

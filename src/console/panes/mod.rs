@@ -73,6 +73,8 @@ pub struct Seen<'m> {
     pub log: &'m LogView,
     /// The time, as far as the screen is concerned.
     pub now: Instant,
+    /// How long what is shown may have been old, in micros; none where it is not.
+    pub stale: Option<i64>,
 }
 
 static NONE: LazyLock<Filter> = LazyLock::new(Filter::default);
@@ -155,13 +157,17 @@ impl Panes {
     /// Draws a pane.
     #[expect(clippy::too_many_arguments, reason = "what, where, of what and how")]
     pub fn draw(&self, view: View, buf: &mut Buffer, area: Rect, seen: &Seen<'_>, slot: &Slot, look: &Look, focused: bool) {
-        let subject = seen.detail.map(|detail| detail.run_key.get(..8).unwrap_or(&detail.run_key)).unwrap_or_default();
-        let age = seen.detail.map(|detail| seen.now.0.saturating_sub(detail.as_of.0)).map(|age| if age < YOUNG { -1 } else { age });
-        let frame = Frame { look, focused, subject, age };
+        let subject = subject(seen);
+        let past = seen.detail.filter(|detail| detail.moment.is_some());
+        let age = seen
+            .detail
+            .map(|detail| seen.now.0.saturating_sub(detail.as_of.0))
+            .map(|age| if age < YOUNG || past.is_some() { -1 } else { age });
+        let frame = Frame { look, focused, subject: &subject, age };
         match (view, seen.detail) {
-            (View::Runs, _) => self.runs.draw(buf, area, seen.runs, seen.now, look, focused),
+            (View::Runs, _) => self.runs.draw(buf, area, seen, look, focused),
             (View::Log, _) => self.log.draw(buf, area, seen.log, &Frame { subject: "", age: Some(-1), ..frame }),
-            (View::Triage, Some(detail)) => self.triage.draw(buf, area, &detail.triage, seen.now, &frame),
+            (View::Triage, Some(detail)) => self.triage.draw(buf, area, &detail.triage, past.map_or(seen.now, |past| past.as_of), &frame),
             (View::Replay, Some(detail)) => self.replay.draw(buf, area, &detail.replay, &frame),
             (View::Labels, Some(detail)) => self.labels.draw(buf, area, &detail.labels, &frame),
             (View::Pins, Some(detail)) => self.pins.draw(buf, area, &detail.pins, &frame),
@@ -170,6 +176,22 @@ impl Panes {
             _ => unread(view, buf, area, slot, seen, look, focused),
         }
     }
+}
+
+/// Whose data the panes show, and as of when where that is the past.
+fn subject(seen: &Seen<'_>) -> String {
+    let Some(detail) = seen.detail else { return String::new() };
+    let run = detail.run_key.get(..8).unwrap_or(&detail.run_key);
+    match (detail.past(), seen.stale) {
+        (Some(stop), _) => format!("{run} {stop}"),
+        (None, Some(age)) => format!("{run} {}", stale(age)),
+        (None, None) => run.to_owned(),
+    }
+}
+
+/// What is said of data that may be old.
+pub fn stale(age: i64) -> String {
+    format!("STALE {}", if age < YOUNG { "<1m".to_owned() } else { parts::ago(age) })
 }
 
 /// A pane about a run of which nothing is known yet.

@@ -7,7 +7,9 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::parts::{Canvas, Column, Copyable, Cursor, Heading, Piece, ago, layout, piece};
+use super::{Seen, stale};
 use crate::console::action::Action;
+use crate::console::data::detail::Detail;
 use crate::console::data::runs::{Order, Runs};
 use crate::console::filter::Filter;
 use crate::console::look::{Glyphs, Look, Role};
@@ -28,12 +30,12 @@ pub struct RunsPane {
 }
 
 const COLUMNS: &[Column] = &[
-    Column { min: 10, ..Column::left("STATE", 17, 0) },
+    Column { min: 11, ..Column::left("STATE", 17, 0) },
     Column::number("AGE", 4, 0),
     Column::left("RUN", 8, 1),
     Column { width: 24, ..Column::rest("REQUEST", 12, 3) },
     Column { min: 11, ..Column::left("PHASE", 16, 5) },
-    Column { width: 32, ..Column::rest("REASON", 18, 2) },
+    Column { width: 32, ..Column::rest("REASON", 17, 2) },
     Column::number("ATT", 3, 6),
     Column { min: 16, ..Column::left("OWNER", 24, 8) },
     Column::left("LEASE", 5, 9),
@@ -186,14 +188,18 @@ impl RunsPane {
     }
 
     /// Draws it.
-    pub fn draw(&self, buf: &mut Buffer, area: Rect, runs: &Runs, now: Instant, look: &Look, focused: bool) {
+    ///
+    /// Where a run's past is looked at, its row says what was known then, and that it does.
+    pub fn draw(&self, buf: &mut Buffer, area: Rect, seen: &Seen<'_>, look: &Look, focused: bool) {
+        let (runs, now) = (seen.runs, seen.now);
+        let past = seen.detail.filter(|detail| detail.moment.is_some());
         let order = format!("by {}{}", self.order.by.name().to_lowercase(), if self.order.reverse { " reversed" } else { "" });
         let heading = Heading {
             title: "Runs",
             count: Some((self.rows.len(), runs.len())),
             filter: Cow::Owned(self.filter.to_string()),
             sort: if self.order == Order::default() { Cow::Borrowed("") } else { Cow::Owned(order) },
-            subject: Cow::Borrowed(if runs.complete() { "" } else { "reading" }),
+            subject: Cow::Owned(self.subject(runs, past, seen.stale)),
             age: Some(-1),
         };
         let mut canvas = Canvas::framed(buf, area, &heading, look, focused);
@@ -212,7 +218,10 @@ impl RunsPane {
         for (y, row) in (0u16..).zip(window) {
             let Some(line) = self.rows.get(row).and_then(|at| runs.at(*at)) else { continue };
             let state = shown.iter().zip(&widths).find(|(at, _)| **at == 0).and_then(|(_, width)| *width).unwrap_or(0);
-            let all = cells(line, runs.stuck(line, now), now, state, look.glyphs);
+            let all = match past.filter(|past| past.run_key == line.run_key) {
+                Some(past) => then(line, past, state, look.glyphs),
+                None => cells(line, runs.stuck(line, now), now, state, look.glyphs),
+            };
             let mut cells: Vec<Piece<'_>> = shown.iter().filter_map(|at| all.get(*at).cloned()).collect();
             // The selected row has one style: told apart from afar, and cheap to move.
             if selected == Some(row) && focused {
@@ -226,6 +235,14 @@ impl RunsPane {
                 body.select(y, focused);
             }
         }
+    }
+
+    /// What is unusual about the rows.
+    fn subject(&self, runs: &Runs, past: Option<&Detail>, old: Option<i64>) -> String {
+        let reading = (!runs.complete()).then(|| "reading".to_owned());
+        let marked = (!self.marked.is_empty()).then(|| format!("{} marked", self.marked.len()));
+        let then = past.and_then(|past| Some(format!("{} {}", past.run_key.get(..8)?, past.past()?)));
+        [reading, old.map(stale), marked, then].into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
 
     fn empty(&self, runs: &Runs) -> &'static str {
@@ -275,11 +292,47 @@ pub fn percent(line: &RunLine) -> String {
     }
 }
 
+/// The row of a run as of a moment of its past.
+fn then(line: &RunLine, past: &Detail, state_width: u16, glyphs: &'static Glyphs) -> Vec<Piece<'static>> {
+    let row = &past.row;
+    let units = past.moment.as_ref().map(|moment| moment.units).filter(|(_, total)| *total > 0);
+    let line = RunLine {
+        status: row.status,
+        phase: row.phase.clone(),
+        reason_code: None,
+        manifest_id: row.manifest_id.clone(),
+        full_run_attempts: row.full_run_attempts,
+        publish_retry_attempts: 0,
+        owner: row.owner.clone(),
+        lease_expires: None,
+        progress: units,
+        last_progress: None,
+        paused_since: row.paused_since,
+        asked: false,
+        updated: row.updated,
+        ..line.clone()
+    };
+    let mut cells: Vec<Piece<'static>> = cells(&line, None, row.updated, state_width, glyphs)
+        .into_iter()
+        .map(|cell| Piece { text: Cow::Owned(cell.text.into_owned()), role: cell.role })
+        .collect();
+    let told = past.past().map(|stop| stop.to_string()).unwrap_or_default();
+    for (at, text, role) in [
+        (1, "then".to_owned(), Role::Dim),
+        (5, format!("{} {told}", row.reason_code.as_deref().unwrap_or_default()), Role::Banner),
+        (8, String::new(), Role::Dim),
+    ] {
+        if let Some(cell) = cells.get_mut(at) {
+            (cell.text, cell.role) = (Cow::Owned(text.trim().to_owned()), role);
+        }
+    }
+    cells
+}
+
 fn cells<'l>(line: &'l RunLine, stuck: Option<&'static str>, now: Instant, state_width: u16, glyphs: &'static Glyphs) -> Vec<Piece<'l>> {
     let (mark, role) = state(line, stuck.is_some(), glyphs);
     let name = match word(line) {
         "PUBLISH_PENDING" if state_width < 17 => "PENDING",
-        "CANCELLED" if state_width < 11 => "CANCELED",
         name => name,
     };
     // How far it is stands beside its phase; where both do not fit, the phase is the one to be guessed.

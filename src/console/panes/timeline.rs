@@ -43,6 +43,11 @@ impl TimelinePane {
         self.scrubbed
     }
 
+    /// Puts the cursor on an event by its number; on the newest one where there is none.
+    pub fn scrub_to(&mut self, seq: Option<u64>) {
+        self.scrubbed = seq;
+    }
+
     /// Obeys an action that has a meaning here. Says whether it did.
     pub fn act(&mut self, action: Action, data: &TimelineView, height: u16) -> bool {
         let shown = self.shown(data);
@@ -50,8 +55,8 @@ impl TimelinePane {
         let at = self.place(data, &shown);
         self.rows.cursor.at = at;
         match action {
-            Action::ScrubBack => self.rows.cursor.go(at.saturating_sub(1), shown.len(), height),
-            Action::ScrubOn => self.rows.cursor.go(at + 1, shown.len(), height),
+            // Another order shows the same moment.
+            Action::Sort | Action::Reverse => return self.rows.act(action, shown.len(), height, 1),
             Action::Follow => self.rows.cursor.go(usize::MAX, shown.len(), height),
             _ if self.rows.act(action, shown.len(), height, 1) => {}
             _ => return false,
@@ -232,8 +237,8 @@ mod tests {
         let last = data.events.last().unwrap().seq;
         let at = |seq: u64| format!("event {seq}");
         assert_eq!((pane.scrubbed(), pane.selected(&data).unwrap().id), (None, at(last)));
-        pane.act(Action::ScrubBack, &data, 22);
-        pane.act(Action::ScrubBack, &data, 22);
+        pane.act(Action::Up, &data, 22);
+        pane.act(Action::Up, &data, 22);
         assert_eq!(pane.scrubbed(), Some(last - 2));
         let more = Event { seq: last + 1, ..data.events.last().unwrap().clone() };
         data.events.push(more);

@@ -141,6 +141,9 @@ fn lines<'t>(data: &'t Triage, now: Option<i64>, width: u16, height: Option<u16>
     if let Some(manifest) = &data.manifest {
         bottom.extend(folded("manifest", manifest, Role::Value, most(1)));
     }
+    if data.past.is_some() {
+        bottom.extend(folded("actions", "none in the past; Esc goes back to now", Role::Warn, most(1)));
+    }
     data.unknown.iter().for_each(|why| bottom.extend(folded("UNKNOWN", why, Role::Unknown, most(1))));
     bottom.extend(gates(data, width, glyphs).into_iter().map(plain));
     for (at, action) in data.actions.iter().enumerate() {

@@ -1,12 +1,12 @@
 //! What each action does.
 
-use super::{build, follow, inquiry, operate, palette, refresh, say};
+use super::{build, follow, inquiry, operate, palette, past, refresh, say};
 use crate::console::action::{Action, Place};
 use crate::console::filter::Filter;
 use crate::console::model::form::Form;
 use crate::console::model::popup::{Answer, Choice, Confirm, Picker, Popup};
 use crate::console::model::prompt::Prompt;
-use crate::console::model::{Frozen, Model, View};
+use crate::console::model::{Frozen, Model, View, seen_detail};
 use crate::console::msg::{Effect, Told};
 use crate::console::panes::Seen;
 use crate::console::view::layout;
@@ -19,10 +19,16 @@ pub fn why_not(model: &Model, action: Action) -> Option<String> {
     if !model.offers(action) {
         return Some("the console is read-only".into());
     }
+    if let (Some(past), true) = (&model.past, past::presents(action)) {
+        let at = past.stop().map(|stop| stop.to_string()).unwrap_or_default();
+        return Some(format!("the screen shows the past ({at}); Esc goes back to now"));
+    }
     match action {
         Action::Resume | Action::Retry | Action::Cancel | Action::Fail | Action::Note | Action::Bundle => operate::why_not(model, action),
         Action::Recheck | Action::Explain | Action::Diff if inquiry::why_not(model, action).is_some() => inquiry::why_not(model, action),
-        Action::CopySummary | Action::CopyCommand | Action::Triage if model.selected().is_none() => Some("no run is selected".into()),
+        Action::CopySummary | Action::CopyCommand | Action::Triage | Action::Play if model.selected().is_none() => {
+            Some("no run is selected".into())
+        }
         _ => {
             let place = action.entry().place;
             let why = if place == Place::Step {
@@ -95,6 +101,13 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Effect> {
         Action::Resume | Action::Retry | Action::Cancel | Action::Fail | Action::Note | Action::Bundle => operate::ask(model, action),
         Action::Continue | Action::RunToEnd | Action::Abort => return build::answer(model, action),
         Action::Recheck | Action::Explain | Action::Diff | Action::Report => return inquiry::begin(model, action),
+        Action::ScrubBack | Action::ScrubOn | Action::ScrubEventBack | Action::ScrubEventOn | Action::ScrubStart => {
+            return past::scrub(model, action);
+        }
+        Action::ScrubNow => return past::now(model),
+        Action::Play => return past::play(model, None),
+        Action::Mark if model.past.as_ref().is_some_and(|past| past.play.is_some()) => return past::play(model, None),
+        Action::Faster | Action::Slower => past::pace(model, action == Action::Faster),
         Action::Mouse => {
             model.mouse = !model.mouse;
             let told = if model.mouse { "the mouse is taken; hold Shift to select text" } else { "the mouse is yours again" };
@@ -118,11 +131,16 @@ fn pane(model: &mut Model, action: Action) -> Vec<Effect> {
     };
     let view = model.pane();
     let height = layout::pane(model, view).height;
-    let Model { runs, slot, log, now, panes, .. } = model;
-    let seen = Seen { runs, detail: slot.detail(), log, now: *now };
+    let scrubbed = model.panes.timeline.scrubbed();
+    let stale = model.stale();
+    let Model { runs, slot, past, log, now, panes, .. } = model;
+    let seen = Seen { runs, detail: seen_detail(past.as_ref(), slot), log, now: *now, stale };
     let obeyed = panes.act(view, action, &seen, height);
     match (obeyed, action) {
-        (true, _) => follow(model),
+        (true, _) => {
+            let travel = past::follow_cursor(model, scrubbed);
+            follow(model).into_iter().chain(travel).collect()
+        }
         // Left is out and right is in, where a pane makes nothing else of them.
         (false, Action::Left) => {
             back(model);
@@ -183,10 +201,12 @@ fn turn(model: &mut Model, by: isize) {
     }
 }
 
-/// One step back: the filter, then the view. Never out of the console.
+/// One step back: out of the past, the filter, then the view. Never out of the console.
 fn back(model: &mut Model) {
     let view = model.pane();
-    if !model.panes.filter(view).is_empty() {
+    if model.past.is_some() {
+        past::now(model);
+    } else if !model.panes.filter(view).is_empty() {
         set_filter(model, Filter::default());
     } else if let Some(before) = model.trail.pop() {
         return_to(model, before);
@@ -199,8 +219,9 @@ fn back(model: &mut Model) {
 pub(super) fn set_filter(model: &mut Model, filter: Filter) {
     let view = model.pane();
     let height = layout::pane(model, view).height;
-    let Model { runs, slot, log, now, panes, .. } = model;
-    let seen = Seen { runs, detail: slot.detail(), log, now: *now };
+    let stale = model.stale();
+    let Model { runs, slot, past, log, now, panes, .. } = model;
+    let seen = Seen { runs, detail: seen_detail(past.as_ref(), slot), log, now: *now, stale };
     panes.set_filter(view, filter, &seen, height);
 }
 

@@ -1,16 +1,20 @@
 //! Builds of this console: what is heard of them, and the answers at their gates.
 
+use std::sync::Arc;
+
 use crossterm::event::KeyCode;
 
 use super::popups::{Step, keep, step};
 use super::{refresh, say};
 use crate::console::action::{Action, Place};
-use crate::console::builds::{BuildEvent, Ending};
+use crate::console::builds::{BuildEvent, Ending, Sampled};
+use crate::console::data::Verdict;
 use crate::console::keys::Chord;
 use crate::console::model::popup::{Answer as Choose, Choice, Confirm, Gate, Popup};
 use crate::console::model::prompt::Prompt;
-use crate::console::model::{Model, Own, View};
+use crate::console::model::{Model, Own, Slot, View};
 use crate::console::msg::{Effect, Told};
+use crate::pipeline::gate::Phase;
 use crate::pipeline::peek::{Look, Peeked, Question};
 use crate::pipeline::run::step::{Answer, Told as AtGate};
 
@@ -24,6 +28,34 @@ const PAGE: usize = 10;
 
 /// Ended builds that are remembered.
 const MAX_ENDED: usize = 64;
+
+/// A build was looked at. A screen that is held keeps it for later.
+pub(super) fn measured(model: &mut Model, run_key: &str, sampled: Sampled) {
+    if let Some(own) = model.own.get_mut(run_key).filter(|own| own.ended.is_none()) {
+        own.sampled = Some(sampled);
+        remeasure(model);
+    }
+}
+
+/// Puts what builds were last seen doing over what the ledger says of them: its owner writes that once a second.
+pub(super) fn remeasure(model: &mut Model) {
+    if model.frozen.is_some() {
+        return;
+    }
+    let Model { own, runs, slot, .. } = model;
+    for (run_key, sampled) in own.iter().filter(|(_, own)| own.ended.is_none()).filter_map(|(key, own)| Some((key, own.sampled.as_ref()?)))
+    {
+        runs.measure(run_key, sampled.phase.map(Phase::as_str), sampled.units);
+        if let Slot::Ready(detail) = slot
+            && detail.run_key == *run_key
+            && sampled.phase == Some(Phase::Replay)
+            && matches!(detail.replay.verdict, Verdict::NotReached | Verdict::Running)
+        {
+            let lanes = sampled.lanes.iter().map(|(name, wanted, read)| (name.as_str(), *wanted, *read));
+            Arc::make_mut(detail).replay.progress(lanes);
+        }
+    }
+}
 
 /// Something was heard of a build.
 pub(super) fn heard(model: &mut Model, run_key: String, event: BuildEvent) -> Vec<Effect> {

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use super::act::{act, goto, set_filter};
-use super::{follow, refresh, say};
+use super::{follow, past, refresh, say};
 use crate::console::action::Action;
 use crate::console::filter::Filter;
 use crate::console::look::Theme;
+use crate::console::model::past::speed;
 use crate::console::model::popup::{Palette, Popup, Target};
 use crate::console::model::{Model, View};
 use crate::console::msg::{Effect, Told};
@@ -19,7 +20,8 @@ use crate::console::view::layout;
 pub(super) fn run(model: &mut Model, palette: Palette) -> Vec<Effect> {
     let text = palette.prompt.text().trim().to_owned();
     let (name, argument) = text.split_once(char::is_whitespace).map_or((text.as_str(), ""), |(name, rest)| (name, rest.trim()));
-    let takes = [Action::Export, Action::Snapshot, Action::Run, Action::Filter, Action::Break, Action::Theme, Action::Columns];
+    let takes =
+        [Action::Export, Action::Snapshot, Action::Run, Action::Filter, Action::Break, Action::Theme, Action::Columns, Action::Play];
     if let Some(action) = Action::named(name).filter(|action| takes.contains(action)) {
         if argument.is_empty() && palette.prompt.text().contains(' ') {
             say(model, Told::bad(usage(action)));
@@ -65,6 +67,7 @@ fn usage(action: Action) -> String {
         Action::Snapshot => ":snapshot PATH",
         Action::Run => ":run PATH of an intent file",
         Action::Filter => ":filter EXPR, like state=FAILED age<2h",
+        Action::Play => ":play SPEED, like 4 or 0.5; p pauses, > and < change it",
         _ => ":break PHASE or REASON_CODE; :break off takes all away",
     }
     .into()
@@ -107,6 +110,13 @@ fn with(model: &mut Model, action: Action, argument: &str) -> Vec<Effect> {
             Vec::new()
         }
         Action::Export => export(model, argument),
+        Action::Play => match speed(argument) {
+            Ok(speed) => past::play(model, Some(speed)),
+            Err(problem) => {
+                say(model, Told::bad(format!("play: {problem}")));
+                Vec::new()
+            }
+        },
         _ => {
             say(model, Told::bad(usage(action)));
             Vec::new()

@@ -7,7 +7,9 @@ mod form;
 mod inquiry;
 mod operate;
 mod palette;
+pub mod past;
 mod popups;
+mod stale;
 
 use std::sync::Arc;
 
@@ -24,6 +26,7 @@ use crate::ledger::Status;
 use crate::time::Instant;
 
 pub use act::why_not;
+pub use stale::SILENCE;
 
 /// How long a word stands, in micros; a bad one stands until the next key.
 const FLASH: i64 = 6_000_000;
@@ -36,8 +39,13 @@ const MAX_PENDING: usize = 256;
 
 /// Takes in a message.
 pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
+    if let Msg::Silent(silent) = msg {
+        stale::silent(model, silent);
+        return Vec::new();
+    }
     model.dirty = true;
     match msg {
+        Msg::Silent(_) => Vec::new(),
         Msg::Clock(now) => clock(model, now),
         Msg::Key(chord) => key(model, chord),
         Msg::Paste(text) => popups::paste(model, &text),
@@ -57,6 +65,7 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             {
                 say(model, Told::bad(format!("the ledger cannot be read: {why}")));
             }
+            stale::told(model, &feed);
             model.feed = feed;
             Vec::new()
         }
@@ -73,9 +82,18 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
                     Err(why) => Slot::Failed { run_key, why },
                 };
             }
+            build::remeasure(model);
+            past::begin(model)
+        }
+        Msg::Past { run_key, found } => {
+            past::heard(model, &run_key, found);
             Vec::new()
         }
         Msg::Build { run_key, event } => build::heard(model, run_key, event),
+        Msg::Progress { run_key, sampled } => {
+            build::measured(model, &run_key, sampled);
+            Vec::new()
+        }
         Msg::Intents(found) => {
             if let Some(Popup::Picker(picker)) = model.popups.last_mut() {
                 picker.intents = Some(found);
@@ -121,8 +139,9 @@ pub fn open(model: &mut Model, view: Option<View>, run: Option<String>, filter: 
 /// enough. None where nothing does.
 pub fn next_turn(model: &Model) -> Option<Instant> {
     let flash = model.flash.as_ref().filter(|(told, _)| told.mood != Mood::Bad).map(|(_, since)| since.plus_micros(FLASH));
+    let played = model.past.as_ref().and_then(|past| past.play).map(|play| play.due);
     if model.frozen.is_some() || model.too_small() {
-        return flash;
+        return flash.into_iter().chain(played).min();
     }
     let shows_runs = matches!(model.view, View::Dashboard | View::Runs);
     let height = layout::pane(model, View::Runs).height;
@@ -138,12 +157,13 @@ pub fn next_turn(model: &Model) -> Option<Instant> {
         model.now.plus_micros(step - age % step)
     });
     // How old what is known of the run is, where a pane says so.
-    let read = model.detail().filter(|_| model.view != View::Runs && model.view != View::Log).map(|detail| {
-        let age = model.now.0.saturating_sub(detail.as_of.0).max(0);
-        let step = if age < 3_600_000_000 { 60_000_000 } else { 3_600_000_000 };
-        model.now.plus_micros(step - age % step)
-    });
-    ages.chain(flash).chain(read).min()
+    let read =
+        model.detail().filter(|detail| detail.moment.is_none() && model.view != View::Runs && model.view != View::Log).map(|detail| {
+            let age = model.now.0.saturating_sub(detail.as_of.0).max(0);
+            let step = if age < 3_600_000_000 { 60_000_000 } else { 3_600_000_000 };
+            model.now.plus_micros(step - age % step)
+        });
+    ages.chain(flash).chain(read).chain(played).chain(stale::next_turn(model)).min()
 }
 
 fn clock(model: &mut Model, now: Instant) -> Vec<Effect> {
@@ -155,7 +175,7 @@ fn clock(model: &mut Model, now: Instant) -> Vec<Effect> {
     if model.flash.as_ref().is_some_and(|(told, since)| told.mood != Mood::Bad && now >= since.plus_micros(FLASH)) {
         model.flash = None;
     }
-    Vec::new()
+    past::tick(model)
 }
 
 /// Says something in the last line.
@@ -204,6 +224,7 @@ fn wheel(model: &mut Model, down: bool) -> Vec<Effect> {
 }
 
 fn runs(model: &mut Model, update: RunsUpdate) -> Vec<Effect> {
+    stale::heard(model);
     if let Some(frozen) = &mut model.frozen {
         // Bounded: whoever holds the screen for a night reads the ledger anew afterwards.
         if frozen.pending.len() < MAX_PENDING {
@@ -212,6 +233,7 @@ fn runs(model: &mut Model, update: RunsUpdate) -> Vec<Effect> {
         return Vec::new();
     }
     model.runs.merge(update, model.now);
+    build::remeasure(model);
     refresh(model);
     follow(model)
 }
@@ -234,6 +256,7 @@ fn refresh(model: &mut Model) {
 
 /// Asks for what there is to know about the selected run, where the run or what is known of it changed.
 fn follow(model: &mut Model) -> Vec<Effect> {
+    past::settle(model);
     let Some(line) = model.selected() else { return Vec::new() };
     let now = (line.run_key.clone(), line.last_seq, line.sign());
     if model.asked.as_ref() == Some(&now) {
@@ -246,5 +269,7 @@ fn follow(model: &mut Model) -> Vec<Effect> {
 
 #[cfg(test)]
 mod gate_tests;
+#[cfg(test)]
+mod past_tests;
 #[cfg(test)]
 mod tests;

@@ -3,15 +3,17 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use crate::console::look::Role;
+use crate::console::look::{Look, Role};
 use crate::console::model::{Mode, Model, View};
 use crate::console::msg::Feed;
 use crate::console::panes::parts::{Canvas, Piece, ago, columns, piece};
+use crate::console::panes::stale;
+use crate::console::update::past;
 use crate::text::safe;
 
 /// Workspace and counts on the left, banners on the right. A banner is never dropped for a count.
-pub(super) fn header(model: &Model, buf: &mut Buffer, area: Rect) {
-    let mut canvas = Canvas::new(buf, area, &model.look);
+pub(super) fn header(model: &Model, look: &Look, buf: &mut Buffer, area: Rect) {
+    let mut canvas = Canvas::new(buf, area, look);
     let banners = banners(model);
     let taken: u16 = banners.iter().map(|text| columns(text) + 3).sum();
     let room = canvas.width().saturating_sub(taken);
@@ -40,14 +42,14 @@ pub(super) fn header(model: &Model, buf: &mut Buffer, area: Rect) {
 
 /// What is unusual about this screen.
 fn banners(model: &Model) -> Vec<String> {
-    let mut banners = Vec::new();
+    let mut banners: Vec<String> = past::banner(model).into_iter().collect();
     if let Some(frozen) = &model.frozen {
         banners.push(format!("FROZEN {}", since(model, frozen.since.0)));
     }
-    match &model.feed {
-        Feed::Stale(_) => banners.push("STALE".into()),
-        Feed::Static => banners.push("STATIC".into()),
-        Feed::Live | Feed::Absent => {}
+    match model.stale() {
+        Some(age) => banners.push(stale(age)),
+        None if model.feed == Feed::Static => banners.push("STATIC".into()),
+        None => {}
     }
     if let Mode::ReadOnly(_) = model.mode {
         banners.push("READ-ONLY".into());

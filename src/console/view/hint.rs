@@ -33,6 +33,17 @@ pub(super) fn last_line(model: &Model, buf: &mut Buffer, area: Rect) {
 
 /// The hints of this place, by their weight in the table; those of the narrow place first.
 fn keys(model: &Model) -> Vec<(String, String)> {
+    if model.past.is_some() {
+        let keys = [
+            (Action::ScrubBack, "back"),
+            (Action::ScrubOn, "on"),
+            (Action::Play, "play"),
+            (Action::ScrubNow, "now"),
+            (Action::Help, "help"),
+        ];
+        let keys = keys.into_iter().chain([(Action::Quit, "quit")]);
+        return keys.filter_map(|(action, name)| Some((model.keys.first(action)?, name.to_owned()))).collect();
+    }
     let here = model.places();
     let mut entries: Vec<&Entry> =
         TABLE.iter().filter(|e| weight(model, e) > 0 && model.offers(e.action)).filter(|e| here.contains(&e.place)).collect();

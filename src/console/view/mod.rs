@@ -13,7 +13,7 @@ mod popups;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::look::Role;
+use super::look::{Look, Role};
 use super::model::{Model, View};
 use super::panes::parts::Canvas;
 
@@ -24,10 +24,12 @@ pub fn view(model: &Model, buf: &mut Buffer) {
         return too_small(model, buf);
     }
     let areas = layout::areas(model, area);
-    frame::header(model, buf, areas.header);
+    let doubtful = model.stale().map(|_| model.look.doubtful());
+    let look = doubtful.as_ref().unwrap_or(&model.look);
+    frame::header(model, look, buf, areas.header);
     frame::tabs(model, buf, areas.tabs);
     for (view, area) in &areas.panes {
-        pane(model, *view, buf, *area);
+        pane(model, look, *view, buf, *area);
     }
     hint::last_line(model, buf, areas.hint);
     if let Some(popup) = model.popups.last() {
@@ -35,9 +37,9 @@ pub fn view(model: &Model, buf: &mut Buffer) {
     }
 }
 
-fn pane(model: &Model, view: View, buf: &mut Buffer, area: Rect) {
+fn pane(model: &Model, look: &Look, view: View, buf: &mut Buffer, area: Rect) {
     let focused = view == model.pane();
-    model.panes.draw(view, buf, area, &model.seen(), &model.slot, &model.look, focused);
+    model.panes.draw(view, buf, area, &model.seen(), &model.slot, look, focused);
 }
 
 fn too_small(model: &Model, buf: &mut Buffer) {

@@ -109,7 +109,7 @@ pub(super) fn restate(record: &mut Value, envelope_key: &str) -> Option<()> {
     let envelope = record.get(envelope_key)?.clone();
     let (mut tape, mut scratch) = (Tape::new(), Vec::new());
     let text = crate::json::canonical(&envelope);
-    let hash = crate::identity::sha256_hex(tape.parse(text.as_bytes()).ok()?.root().canonical(&mut scratch));
+    let hash = crate::digest::sha256_hex(tape.parse(text.as_bytes()).ok()?.root().canonical(&mut scratch));
     let map = record.as_object_mut()?;
     for key in ["event_id", "ts_utc"] {
         if let (true, Some(value)) = (map.get(key).is_some_and(|v| !v.is_null()), envelope.get(key)) {

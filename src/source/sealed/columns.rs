@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::contract::intent::OffsetRange;
 use crate::contract::{Offset, OffsetKind};
-use crate::identity::hex;
+use crate::digest::hex;
 use crate::json::{Kind, Tape};
 use crate::source::payload::{FieldValues, Payload};
 
@@ -384,9 +384,11 @@ pub(super) fn field_values(column_type: ColumnType, array: &ArrayRef) -> Option<
 /// Whether a file has exactly the listed columns.
 pub(super) fn agrees(schema: &SchemaRef, columns: &[ColumnSpec]) -> bool {
     schema.fields().len() == columns.len()
-        && schema.fields().iter().zip(columns).all(|(field, column)| {
-            *field.name() == column.name && *field.data_type() == arrow_type(column.column_type)
-        })
+        && schema
+            .fields()
+            .iter()
+            .zip(columns)
+            .all(|(field, column)| *field.name() == column.name && *field.data_type() == arrow_type(column.column_type))
 }
 
 #[cfg(test)]
