@@ -16,6 +16,7 @@ mod generate;
 mod init;
 mod intent;
 mod keys;
+mod labels;
 mod operator;
 mod plan;
 mod progress;
@@ -128,6 +129,9 @@ enum Command {
     /// The raw archive: seal what is new in it, so that builds need not verify it again.
     #[command(subcommand)]
     Archive(archive::Args),
+    /// Label assertions as a SQLite timeline.
+    #[command(subcommand)]
+    Labels(labels::Args),
     /// Write a synthetic, realistic workspace of any size.
     Generate(generate::Args),
     /// A completion script for a shell.
@@ -250,6 +254,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Report(args) => report::run(&context, &args),
         Command::Closure(args) => closure::run(&context, &args),
         Command::Archive(args) => archive::run(&context, &args),
+        Command::Labels(args) => labels::run(&context, &args),
         Command::Explain(args) => explain::run(&context, &args),
         Command::Diff(args) => diff::run(&context, &args),
         Command::Demo(args) => demo::run(&context, &args),

@@ -104,9 +104,7 @@ impl Report {
 
     /// `ofs.seal.v1`.
     pub fn to_json(&self) -> Value {
-        let segment = |s: &Written| {
-            json!({"ref": s.file.as_str(), "start_offset": s.range.start, "end_offset": s.range.end, "records": s.records, "bytes": s.bytes, "attested": s.attested})
-        };
+        let segment = |s: &Written| json!({"ref": s.file.as_str(), "start_offset": s.range.start, "end_offset": s.range.end, "records": s.records, "bytes": s.bytes, "attested": s.attested});
         let lane = |l: &LaneSealed| {
             json!({
                 "topic": l.lane.topic, "partition": l.lane.partition, "offset_kind": l.lane.kind, "outcome": l.outcome.as_str(),
@@ -128,7 +126,8 @@ impl Report {
 /// # Errors
 /// The environment's, and the order to stop.
 pub fn seal(env: &Env, run: &str, attestations: &[Attestation]) -> Result<Report, Refusal> {
-    let lanes: Vec<Lane> = held(env, run)?.into_iter().chain(attestations.iter().map(Attestation::lane)).collect::<BTreeSet<_>>().into_iter().collect();
+    let lanes: Vec<Lane> =
+        held(env, run)?.into_iter().chain(attestations.iter().map(Attestation::lane)).collect::<BTreeSet<_>>().into_iter().collect();
     let work = Work::new(env, &format!("seal-{run}"))?;
     let index = Arc::new(Index::new(env.store.clone(), run));
     let done: Vec<Mutex<Option<LaneSealed>>> = lanes.iter().map(|_| Mutex::new(None)).collect();
@@ -143,9 +142,13 @@ pub fn seal(env: &Env, run: &str, attestations: &[Attestation]) -> Result<Report
             let sealed = lane::seal(&lane::Task { env, run, lane, index: &index, work: &work, attestations });
             let sealed = match sealed {
                 Err(refusal) if environmental(refusal.code) => return Err(refusal),
-                Err(refusal) => {
-                    LaneSealed { lane: lane.clone(), outcome: Outcome::Refused, segments: Vec::new(), unreadable: 0, refusal: Some(refusal) }
-                }
+                Err(refusal) => LaneSealed {
+                    lane: lane.clone(),
+                    outcome: Outcome::Refused,
+                    segments: Vec::new(),
+                    unreadable: 0,
+                    refusal: Some(refusal),
+                },
                 Ok(sealed) => sealed,
             };
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(sealed);
@@ -206,4 +209,32 @@ fn lane_of(path: &str) -> Option<Lane> {
 fn everything(kind: OffsetKind) -> OffsetRange {
     let digits = if kind.dense() { i64::MAX.to_string() } else { "9".repeat(56) };
     OffsetRange { start: Offset::default(), end: Offset::parse(&digits).unwrap_or_default() }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! An environment for tests of sealing.
+
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::pipeline::progress::Progress;
+    use crate::store::{Store, Unrecorded};
+
+    /// What sealing runs in, with scratch space below `root`.
+    pub(crate) fn env(root: &Path, store: Arc<dyn Store>) -> Env {
+        let mut config = Config::load(Some(root), root, &BTreeMap::new()).unwrap();
+        config.set_flag("paths", "scratch", "scratch").unwrap();
+        Env {
+            store,
+            store_root: None,
+            config: Arc::new(config),
+            cancel: tokio_util::sync::CancellationToken::new(),
+            progress: Arc::new(Progress::default()),
+            attempt: "test".into(),
+            audit: Arc::new(Unrecorded),
+        }
+    }
 }

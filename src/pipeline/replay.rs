@@ -19,8 +19,8 @@ use super::pin::Pinned;
 use super::progress::LaneProgress;
 use super::projection::{Gatherer, Projection, ValueFault};
 use super::totals::{Taker, Tap};
-use crate::contract::{Offset, ReasonCode};
 use crate::contract::intent::{Lane, OffsetRange};
+use crate::contract::{Offset, ReasonCode};
 use crate::engine::EngineError;
 use crate::engine::scratch::{Budget, Scratch};
 use crate::engine::sorter::Sorter;
@@ -279,7 +279,15 @@ fn plan_items(pinned: &Pinned, env: &Env, logs: &[Box<dyn EventLog>], work: &Wor
         }
         let wanted = crate::engine::interval::total(&ranges).to_u64().unwrap_or(0);
         let progress = Arc::new(LaneProgress { name: lane.to_string(), wanted, ..LaneProgress::default() });
-        inputs.push(LaneInput { lane, ranges, sorter: Sorter::new(proofs.clone(), work.scratch.clone()), progress, retained_from, attested, ignored_files });
+        inputs.push(LaneInput {
+            lane,
+            ranges,
+            sorter: Sorter::new(proofs.clone(), work.scratch.clone()),
+            progress,
+            retained_from,
+            attested,
+            ignored_files,
+        });
     }
     env.progress.enter(PHASE, crate::engine::shard::span(&pinned.intent().basis).to_u64().unwrap_or(0));
     env.progress.set_lanes(inputs.iter().map(|i| i.progress.clone()).collect());
@@ -415,12 +423,8 @@ fn prove_lanes(env: &Env, inputs: &[LaneInput]) -> Result<Vec<LaneProof>, Refusa
         || (),
         |(), index| {
             let (Some(input), Some(slot)) = (inputs.get(index), proofs.get(index)) else { return Ok(()) };
-            let basis = Wanted {
-                kind: input.lane.kind,
-                ranges: &input.ranges,
-                retained_from: input.retained_from,
-                attested: &input.attested,
-            };
+            let basis =
+                Wanted { kind: input.lane.kind, ranges: &input.ranges, retained_from: input.retained_from, attested: &input.attested };
             let proof = lane::prove(input.sorter.finish().map_err(engine)?, basis).map_err(engine)?;
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(proof);
             Ok(())

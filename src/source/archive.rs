@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use super::lines::{Line, Lines, blank};
 use super::sealed::Index;
-use super::{
-    Bounds, Chunk, ChunkFile, Decoder, Delivery, EventLog, Fault, Needs, ReadScope, Sink, Source, SourceError, of_store,
-};
+use super::{Bounds, Chunk, ChunkFile, Decoder, Delivery, EventLog, Fault, Needs, ReadScope, Sink, Source, SourceError, of_store};
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::contract::{Offset, ReasonCode};
 use crate::json::MAX_TEXT;

@@ -67,7 +67,9 @@ pub fn parse(text: &[u8]) -> Result<Vec<Attestation>, Refusal> {
     }
     list.sort_by_key(|a| (a.lane(), a.range()));
     let overlap = list.windows(2).find_map(|pair| match pair {
-        [a, b] if a.lane() == b.lane() && b.start_offset <= a.end_offset => Some(invalid(format!("{} {}: overlaps another", b.lane(), b.range()))),
+        [a, b] if a.lane() == b.lane() && b.start_offset <= a.end_offset => {
+            Some(invalid(format!("{} {}: overlaps another", b.lane(), b.range())))
+        }
         _ => None,
     });
     overlap.map_or(Ok(list), Err)
@@ -80,9 +82,7 @@ mod tests {
 
     #[test]
     fn attestations_are_read_strictly() {
-        let one = |start: &str, end: &str, count: u64| {
-            json!({"topic": "t", "partition": 0, "offset_kind": "kinesis_sequence", "start_offset": start, "end_offset": end, "record_count": count})
-        };
+        let one = |start: &str, end: &str, count: u64| json!({"topic": "t", "partition": 0, "offset_kind": "kinesis_sequence", "start_offset": start, "end_offset": end, "record_count": count});
         let read = |value: serde_json::Value| parse(value.to_string().as_bytes());
         let list = read(json!([one("10", "20", 3), one("0", "9", 0)])).unwrap();
         assert_eq!(list[0].range().to_string(), "0-9");
@@ -90,7 +90,14 @@ mod tests {
         odd["more"] = json!(1);
         let mut dense = one("0", "9", 11);
         dense["offset_kind"] = json!("kafka_offset");
-        for wrong in [json!({}), json!([odd]), json!([dense]), json!([one("9", "0", 1)]), json!([one("0", "9", 1), one("9", "12", 1)]), json!([one("x", "9", 1)])] {
+        for wrong in [
+            json!({}),
+            json!([odd]),
+            json!([dense]),
+            json!([one("9", "0", 1)]),
+            json!([one("0", "9", 1), one("9", "12", 1)]),
+            json!([one("x", "9", 1)]),
+        ] {
             assert_eq!(read(wrong.clone()).unwrap_err().code, ReasonCode::AttestationInvalid, "{wrong}");
         }
     }

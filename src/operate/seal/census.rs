@@ -1,8 +1,8 @@
 //! The first pass: which offsets there are, whether they contradict each other or an attestation, and how
 //! they are cut into segments.
 
-use super::attest::{Attestation, invalid};
 use super::PHASE;
+use super::attest::{Attestation, invalid};
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::contract::{Offset, ReasonCode};
 use crate::engine::sorter::Merge;
@@ -85,7 +85,8 @@ pub(super) fn take(records: Merge<RECORD>, known: &Known<'_>) -> Result<Vec<Wind
             continue;
         }
         if found.side == Side::Raw && contains(known.closed, found.offset) {
-            let message = format!("{} offset {}: the raw archive has a record where a segment attests that there is none", known.lane, found.offset);
+            let message =
+                format!("{} offset {}: the raw archive has a record where a segment attests that there is none", known.lane, found.offset);
             return Err(Refusal::new(ReasonCode::SealedSegmentConflict, PHASE, message));
         }
         let at = known.attestations.partition_point(|a| a.end_offset < found.offset);
@@ -113,8 +114,7 @@ fn agree(lane: &Lane, a: &Counted, b: &Counted) -> Result<(), Refusal> {
         _ => ReasonCode::SealedSegmentConflict,
     };
     let side = |side| if side == Side::Raw { "the raw archive" } else { "a sealed segment" };
-    let message =
-        format!("{lane} offset {}: {} has {}, {} has {}", a.offset, side(a.side), hex(&a.hash), side(b.side), hex(&b.hash));
+    let message = format!("{lane} offset {}: {} has {}, {} has {}", a.offset, side(a.side), hex(&a.hash), side(b.side), hex(&b.hash));
     Err(Refusal::new(code, PHASE, message))
 }
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, FixedSizeBinaryArray, FixedSizeBinaryBuilder, Int64Array, Int64Builder, RecordBatch, StringArray, StringBuilder};
+use arrow::array::{
+    Array, AsArray, FixedSizeBinaryArray, FixedSizeBinaryBuilder, Int64Array, Int64Builder, RecordBatch, StringArray, StringBuilder,
+};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 
 use super::attest::Attestation;
@@ -75,8 +77,7 @@ pub(super) fn seal(task: &Task<'_>) -> Result<LaneSealed, Refusal> {
     let archive = Archive::new(task.env.store.clone(), task.run).beside(task.index.clone());
     let segments = task.index.lane(task.lane).map_err(source)?;
     let chunks = archive.chunks(task.lane, &[everything(task.lane.kind)]).map_err(source)?;
-    let attestations: Vec<&Attestation> =
-        task.attestations.iter().filter(|a| a.lane() == *task.lane && !settled(&segments, a)).collect();
+    let attestations: Vec<&Attestation> = task.attestations.iter().filter(|a| a.lane() == *task.lane && !settled(&segments, a)).collect();
     let done = |outcome, unreadable| LaneSealed { lane: task.lane.clone(), outcome, segments: Vec::new(), unreadable, refusal: None };
     if attestations.is_empty() && (chunks.is_empty() || !task.lane.kind.dense()) {
         return Ok(done(if chunks.is_empty() { Outcome::UpToDate } else { Outcome::Unattested }, 0));
@@ -103,7 +104,11 @@ fn told(attestation: &Attestation) -> Attested {
 
 impl Pending<'_> {
     /// Reads every pending record once.
-    fn pass(&mut self, verify: bool, take: &mut dyn FnMut(&EventRecord<'_>, Option<&mut RawLines>) -> Result<(), Refusal>) -> Result<(), Refusal> {
+    fn pass(
+        &mut self,
+        verify: bool,
+        take: &mut dyn FnMut(&EventRecord<'_>, Option<&mut RawLines>) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
         let Pending { task, archive, chunks, files, unreadable, refusal, .. } = self;
         let all = [everything(task.lane.kind)];
         let scope = ReadScope { platform_run_id: task.run, lane: task.lane, ranges: &all, verify, needs: Needs::Envelope };
@@ -436,7 +441,11 @@ impl Shelf<'_, '_> {
             let Some(span) = file.span.filter(|span| file.whole && (last || span.end <= range.end)) else { continue };
             if self.vouched.insert(file.name.clone()) {
                 let holds = |other: &&OffsetRange| other.start <= span.end && span.start <= other.end;
-                list.push(RawFile { file: file.name.clone(), bytes: file.bytes, segments: known.iter().filter(holds).map(|r| stem(*r)).collect() });
+                list.push(RawFile {
+                    file: file.name.clone(),
+                    bytes: file.bytes,
+                    segments: known.iter().filter(holds).map(|r| stem(*r)).collect(),
+                });
             }
         }
         list

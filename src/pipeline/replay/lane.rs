@@ -221,7 +221,8 @@ impl Group {
                 conflict = Some((ReasonCode::ReplayBasisMismatch, format!("the archive has {truth}, the bus {bus}")));
             }
             (None, Some(bus @ Content::Event(_))) if attested => {
-                conflict = Some((ReasonCode::ReplayBasisMismatch, format!("the bus has {bus}, and the archive attests that there is nothing")));
+                conflict =
+                    Some((ReasonCode::ReplayBasisMismatch, format!("the bus has {bus}, and the archive attests that there is nothing")));
             }
             _ => {}
         }
@@ -274,14 +275,7 @@ pub(super) fn prove(records: Merge<RECORD>, wanted: Wanted<'_>) -> Result<LanePr
 }
 
 impl LaneProof {
-    fn close(
-        &mut self,
-        offset: Offset,
-        mut group: Group,
-        attested: &[OffsetRange],
-        covered: &mut RangeSet,
-        hasher: &mut blake3::Hasher,
-    ) {
+    fn close(&mut self, offset: Offset, mut group: Group, attested: &[OffsetRange], covered: &mut RangeSet, hasher: &mut blake3::Hasher) {
         self.both += u64::from(group.truth().is_some() && group.bus.is_some());
         let conflict = group.conflict(!attested.is_empty() && contains(attested, offset));
         if let Some((code, message)) = conflict {

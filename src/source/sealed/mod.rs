@@ -81,7 +81,8 @@ impl Index {
     fn load(&self, lane: &Lane) -> Result<Vec<Segment>, SourceError> {
         let folder = folder(&self.run, lane);
         let prefix = format!("{folder}/");
-        let listed: BTreeSet<String> = self.store.list(&folder).map_err(of_store)?.into_iter().map(|(at, _)| at.as_str().to_owned()).collect();
+        let listed: BTreeSet<String> =
+            self.store.list(&folder).map_err(of_store)?.into_iter().map(|(at, _)| at.as_str().to_owned()).collect();
         let mut segments = Vec::new();
         for at in &listed {
             let name = at.strip_prefix(&prefix).filter(|name| !name.contains('/')).and_then(|name| name.strip_suffix(".json"));
