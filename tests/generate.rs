@@ -56,6 +56,18 @@ fn both_intents_of_a_generated_world_build_to_done() {
 }
 
 #[test]
+fn a_sealed_world_builds_to_the_same_rows() {
+    let (raw, _) = generated("3000", "5");
+    let sealed = Workspace::empty();
+    let out = sealed.scratch().join("world");
+    let arguments = ["generate", "--events", "3000", "--partitions", "3", "--seed", "5", "--sealed", out.to_str().unwrap(), "--json"];
+    let document = sealed.ofs(&arguments).expect(0).json();
+    assert!(document["sealed_records"].as_u64().unwrap() > 2_000, "{document}");
+    let [raw, sealed] = [&raw, &sealed].map(|w| build(w, "train.json")["dataset"].clone());
+    assert_eq!((&raw["rows_digest"], &raw["files"]), (&sealed["rows_digest"], &sealed["files"]));
+}
+
+#[test]
 fn a_folder_that_holds_something_is_left_alone() {
     let w = Workspace::empty();
     w.write("world/mine.txt", "mine");

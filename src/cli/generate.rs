@@ -1,7 +1,7 @@
 //! `ofs generate`: a synthetic, realistic workspace of any size.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,8 +9,9 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use serde_json::json;
 
-use super::{Failure, Outcome, document, say};
+use super::{Context, Failure, Outcome, document, say};
 use crate::operate::generate::{GenerateError, Spec, generate};
+use crate::operate::seal;
 use crate::text::grouped;
 
 /// Arguments of `ofs generate`.
@@ -27,6 +28,9 @@ pub(super) struct Args {
     /// Seed: the same arguments write the same bytes.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
+    /// Seal the archive, too: builds then read columns instead of JSON.
+    #[arg(long)]
+    sealed: bool,
 }
 
 impl From<GenerateError> for Failure {
@@ -54,17 +58,29 @@ pub(super) fn run(as_json: bool, args: Args) -> Outcome {
         let _ = line.join();
         done?
     };
+    let sealed = if args.sealed { Some(seal(&spec.out, as_json)?) } else { None };
     let intents: Vec<String> = done.intents.iter().map(|path| path.display().to_string()).collect();
     if as_json {
         document(&json!({
             "schema_version": "ofs.generate.v1", "events": done.events, "labels": done.labels, "partitions": spec.partitions,
-            "out": spec.out.display().to_string(), "intents": intents,
+            "out": spec.out.display().to_string(), "intents": intents, "sealed_records": sealed,
         }));
     } else {
         say(format!("{} events in {} partition(s), {} label assertions", grouped(done.events), spec.partitions, grouped(done.labels)));
+        if let Some(records) = sealed {
+            say(format!("{} archived record(s) sealed", grouped(records)));
+        }
         for intent in intents {
             say(format!("next: ofs --workspace {} run {intent}", spec.out.display()));
         }
     }
     Ok(0)
+}
+
+/// Seals the archive of the new workspace; how many records it holds.
+fn seal(workspace: &Path, as_json: bool) -> Result<u64, Failure> {
+    let env = Context::load(Some(workspace), as_json)?.env()?;
+    let run = seal::run_of(&env, None).map_err(Failure::usage)?;
+    let report = seal::seal(&env, &run, &[])?;
+    report.refusal().map_or(Ok(report.records()), |refusal| Err(Failure::from(refusal.clone())))
 }

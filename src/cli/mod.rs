@@ -17,6 +17,7 @@ mod generate;
 mod init;
 mod intent;
 mod keys;
+mod labels;
 mod operator;
 mod plan;
 mod progress;
@@ -134,6 +135,9 @@ enum Command {
     /// The raw archive: seal what is new in it, so that builds need not verify it again.
     #[command(subcommand)]
     Archive(archive::Args),
+    /// Label assertions as a SQLite timeline.
+    #[command(subcommand)]
+    Labels(labels::Args),
     /// Write a synthetic, realistic workspace of any size.
     Generate(generate::Args),
     /// A completion script for a shell.
@@ -256,6 +260,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Report(args) => report::run(&context, &args),
         Command::Closure(args) => closure::run(&context, &args),
         Command::Archive(args) => archive::run(&context, &args),
+        Command::Labels(args) => labels::run(&context, &args),
         Command::Explain(args) => explain::run(&context, &args),
         Command::Diff(args) => diff::run(&context, &args),
         Command::Export(args) => export::run(&context, &args),

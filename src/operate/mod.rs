@@ -6,6 +6,7 @@ pub mod closure;
 pub mod fault;
 pub mod generate;
 pub mod intent_new;
+pub mod label_import;
 pub mod mishap;
 pub mod mutate;
 pub mod open;

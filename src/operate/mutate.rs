@@ -179,7 +179,8 @@ impl Scratchpad {
             | Verb::Race { .. }
             | Verb::Cancel(_)
             | Verb::Fail(_)
-            | Verb::Verify(_) => Ok(()),
+            | Verb::Verify(_)
+            | Verb::Seal { .. } => Ok(()),
         }
     }
 

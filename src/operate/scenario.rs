@@ -199,6 +199,11 @@ pub enum Verb {
     Fail(String),
     /// Verifies a data set: a manifest id or ref (placeholders allowed).
     Verify(String),
+    /// Seals what is new in the archive.
+    Seal {
+        /// A file of attestations.
+        attest: Option<String>,
+    },
 }
 
 /// How a record is changed.
@@ -287,6 +292,7 @@ impl Verb {
                 | Verb::Cancel(_)
                 | Verb::Fail(_)
                 | Verb::Verify(_)
+                | Verb::Seal { .. }
         )
     }
 
@@ -330,6 +336,8 @@ impl Verb {
             Verb::Cancel(intent) => format!("ofs cancel {intent}"),
             Verb::Fail(intent) => format!("ofs fail {intent}"),
             Verb::Verify(manifest) => format!("ofs verify {manifest}"),
+            Verb::Seal { attest: None } => "ofs archive seal".into(),
+            Verb::Seal { attest: Some(file) } => format!("ofs archive seal --attest {file}"),
         }
     }
 }

@@ -210,3 +210,31 @@ fn everything(kind: OffsetKind) -> OffsetRange {
     let digits = if kind.dense() { i64::MAX.to_string() } else { "9".repeat(56) };
     OffsetRange { start: Offset::default(), end: Offset::parse(&digits).unwrap_or_default() }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! An environment for tests of sealing.
+
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::pipeline::progress::Progress;
+    use crate::store::{Store, Unrecorded};
+
+    /// What sealing runs in, with scratch space below `root`.
+    pub(crate) fn env(root: &Path, store: Arc<dyn Store>) -> Env {
+        let mut config = Config::load(Some(root), root, &BTreeMap::new()).unwrap();
+        config.set_flag("paths", "scratch", "scratch").unwrap();
+        Env {
+            store,
+            store_root: None,
+            config: Arc::new(config),
+            cancel: tokio_util::sync::CancellationToken::new(),
+            progress: Arc::new(Progress::default()),
+            attempt: "test".into(),
+            audit: Arc::new(Unrecorded),
+        }
+    }
+}

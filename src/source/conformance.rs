@@ -20,11 +20,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::labels::{self, LabelError, LabelQuery, LabelTimeline, Part};
-use super::{Archive, Bounds, Chunk, Decoder, Delivery, EventLog, FileBus, ReadScope, Source};
+use super::{Archive, Bounds, Chunk, Decoder, Delivery, EventLog, FileBus, Needs, ReadScope, Sealed, Sink, Source, SourceError};
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::contract::{Offset, OffsetKind, ReasonCode};
 use crate::digest::{hex, sha256_hex};
 use crate::json::MAX_TEXT;
+use crate::operate::seal;
 use crate::store::LocalStore;
 use crate::time::Instant;
 
@@ -55,7 +56,7 @@ fn seen(delivery: &Delivery<'_>) -> Seen {
             ts: event.ts.to_string(),
             hash: hex(&event.payload_hash),
             scenario: event.scenario_run_id.as_deref().map(str::to_owned),
-            amount: event.payload.and_then(|p| p.get("amount")).map(|a| a.raw().to_owned()),
+            amount: event.payload.get("amount").map(|a| a.raw().into_owned()),
         },
         Delivery::Foreign(offset) => Seen::Foreign(*offset),
         Delivery::Fault(f) => {
@@ -197,12 +198,52 @@ struct Form {
     make: fn(&Lane, &[Spec]) -> Made,
 }
 
-const FORMS: [Form; 4] = [
+const FORMS: [Form; 5] = [
     Form { name: "bus", placed: true, make: bus },
     Form { name: "archive of single files", placed: true, make: |lane, specs| archive(lane, specs, |_| true) },
     Form { name: "archive of JSON lines", placed: false, make: |lane, specs| archive(lane, specs, |_| false) },
     Form { name: "mixed archive", placed: true, make: |lane, specs| archive(lane, specs, |i| i % 2 == 1) },
+    Form { name: "sealed segments beside what stays raw", placed: true, make: sealed },
 ];
+
+/// Segments, and the archive without what they stand for.
+#[derive(Debug)]
+struct Together {
+    sealed: Sealed,
+    archive: Archive,
+}
+
+impl EventLog for Together {
+    fn source(&self) -> Source {
+        Source::Archive
+    }
+
+    fn bounds(&self, lane: &Lane) -> Result<Bounds, SourceError> {
+        Ok(Bounds { attested: self.sealed.bounds(lane)?.attested, ..self.archive.bounds(lane)? })
+    }
+
+    fn chunks(&self, lane: &Lane, ranges: &[OffsetRange]) -> Result<Vec<Chunk>, SourceError> {
+        Ok([self.sealed.chunks(lane, ranges)?, self.archive.chunks(lane, ranges)?].concat())
+    }
+
+    fn read(&self, chunk: &Chunk, scope: ReadScope<'_>, decoder: &mut Decoder, sink: &mut Sink<'_>) -> Result<(), SourceError> {
+        let log: &dyn EventLog = if chunk.place().contains("/ofs/sealed/") { &self.sealed } else { &self.archive };
+        log.read(chunk, scope, decoder, sink)
+    }
+}
+
+/// A mixed archive after sealing. A lane with a record that cannot be used stays raw.
+fn sealed(lane: &Lane, specs: &[Spec]) -> Made {
+    let (dir, _log) = archive(lane, specs, |i| i % 2 == 1);
+    let store: Arc<dyn crate::store::Store> = Arc::new(LocalStore::open(dir.path()).unwrap());
+    let attestation = json!([{"topic": lane.topic, "partition": lane.partition, "offset_kind": lane.kind, "start_offset": "0",
+        "end_offset": "9".repeat(56), "record_count": specs.len()}]);
+    let attestations = if lane.kind.dense() { Vec::new() } else { seal::parse_attestations(attestation.to_string().as_bytes()).unwrap() };
+    seal::seal(&seal::testing::env(dir.path(), store.clone()), RUN, &attestations).unwrap();
+    let sealed = Sealed::new(store.clone(), RUN);
+    let archive = Archive::new(store, RUN).beside(sealed.index());
+    (dir, Box::new(Together { sealed, archive }))
+}
 
 /// A bus whose base is the first offset; offsets must be contiguous.
 fn bus(lane: &Lane, specs: &[Spec]) -> Made {
@@ -268,11 +309,16 @@ fn read_chunk(log: &dyn EventLog, chunk: &Chunk, scope: ReadScope<'_>, decoder: 
 
 /// Everything that a log delivers, sorted.
 fn read(log: &dyn EventLog, lane: &Lane, ranges: &[OffsetRange], verify: bool) -> Vec<Seen> {
-    let scope = ReadScope { platform_run_id: RUN, lane, ranges, verify };
-    let mut decoder = Decoder::new();
-    let mut out: Vec<Seen> = log.chunks(lane, ranges).unwrap().iter().flat_map(|c| read_chunk(log, c, scope, &mut decoder)).collect();
-    out.sort();
-    out
+    let fields = ["amount".to_owned()];
+    let [columns, text] = [Needs::Fields(&fields), Needs::Envelope].map(|needs| {
+        let scope = ReadScope { platform_run_id: RUN, lane, ranges, verify, needs };
+        let mut decoder = Decoder::new();
+        let mut out: Vec<Seen> = log.chunks(lane, ranges).unwrap().iter().flat_map(|c| read_chunk(log, c, scope, &mut decoder)).collect();
+        out.sort();
+        out
+    });
+    assert_eq!(columns, text, "what is asked for changes nothing of it");
+    text
 }
 
 /// Writes the records in every form and expects the same deliveries. `wanted` may depend on the form.
@@ -486,7 +532,7 @@ fn every_log_keeps_other_runs_out() {
         let theirs = match log.source() {
             // A topic is shared by all runs; an archive belongs to one.
             Source::Bus => Seen::Foreign(off(1)),
-            Source::Archive => fault(off(1), ReasonCode::RunScopeInvalid),
+            Source::Archive | Source::Sealed => fault(off(1), ReasonCode::RunScopeInvalid),
         };
         vec![specs[0].delivered(), theirs, specs[2].delivered()]
     });
@@ -540,7 +586,7 @@ fn every_log_delivers_the_same_in_any_order_of_pieces() {
     for form in &FORMS {
         let lane = lane(OffsetKind::KafkaOffset);
         let (_dir, log) = (form.make)(&lane, &specs);
-        let scope = ReadScope { platform_run_id: RUN, lane: &lane, ranges: &ranges, verify: true };
+        let scope = ReadScope { platform_run_id: RUN, lane: &lane, ranges: &ranges, verify: true, needs: Needs::Envelope };
         let chunks = log.chunks(&lane, &ranges).unwrap();
         assert_eq!(log.chunks(&lane, &ranges).unwrap(), chunks, "{}: pieces are cut anew the same way", form.name);
         let order = |ids: Vec<usize>| -> Vec<Seen> {
@@ -570,7 +616,7 @@ fn every_log_stops_when_told() {
     for form in &FORMS {
         let lane = lane(OffsetKind::KafkaOffset);
         let (_dir, log) = (form.make)(&lane, &specs);
-        let scope = ReadScope { platform_run_id: RUN, lane: &lane, ranges: &ranges, verify: true };
+        let scope = ReadScope { platform_run_id: RUN, lane: &lane, ranges: &ranges, verify: true, needs: Needs::Envelope };
         for chunk in log.chunks(&lane, &ranges).unwrap() {
             let mut count = 0;
             log.read(&chunk, scope, &mut Decoder::new(), &mut |_| {
@@ -605,7 +651,7 @@ fn every_log_calls_a_piece_that_is_gone_an_error_and_no_gap() {
         let lane = lane(OffsetKind::FileLine);
         let (dir, log) = (form.make)(&lane, &[Spec::event(off(0)), Spec::event(off(1))]);
         let ranges = all();
-        let scope = ReadScope { platform_run_id: RUN, lane: &lane, ranges: &ranges, verify: true };
+        let scope = ReadScope { platform_run_id: RUN, lane: &lane, ranges: &ranges, verify: true, needs: Needs::Envelope };
         for chunk in log.chunks(&lane, &ranges).unwrap() {
             chunk.files.iter().for_each(|file| fs::remove_file(dir.path().join(&file.place)).unwrap());
             let error = log.read(&chunk, scope, &mut Decoder::new(), &mut |d| panic!("{d:?}")).unwrap_err();
@@ -620,7 +666,7 @@ fn every_log_names_the_place_of_a_fault() {
         let lane = lane(OffsetKind::FileLine);
         let (dir, log) = (form.make)(&lane, &[Spec::event(off(0)), Spec::garbage(off(1), "{")]);
         let ranges = all();
-        let scope = ReadScope { platform_run_id: RUN, lane: &lane, ranges: &ranges, verify: true };
+        let scope = ReadScope { platform_run_id: RUN, lane: &lane, ranges: &ranges, verify: true, needs: Needs::Envelope };
         let mut places = Vec::new();
         for chunk in log.chunks(&lane, &ranges).unwrap() {
             log.read(&chunk, scope, &mut Decoder::new(), &mut |delivery| {
@@ -663,7 +709,7 @@ fn bus_offsets_are_the_base_and_the_line() {
         let moved = |n: u64| Spec { offset: off(40 + n), ..Spec::event(off(n)) }.delivered();
         assert_eq!(bus_reads(text.as_bytes(), Some(meta)), [moved(0), moved(1)]);
         let (_dir, log) = bus_of(&lane(OffsetKind::FileLine), text.as_bytes(), Some(meta));
-        assert_eq!(log.bounds(&lane(OffsetKind::FileLine)).unwrap(), Bounds { retained_from: Some(off(40)), ignored_files: 0 });
+        assert_eq!(log.bounds(&lane(OffsetKind::FileLine)).unwrap(), Bounds { retained_from: Some(off(40)), ..Bounds::default() });
         assert_eq!(log.chunks(&lane(OffsetKind::FileLine), &ranges(&[(0, 39)])).unwrap(), []);
     }
 }
@@ -755,7 +801,7 @@ fn bus_whose_retention_moves_under_a_reader_is_an_error() {
     let chunks = log.chunks(&lane, &ranges).unwrap();
     fs::write(dir.path().join(TOPIC).join("partition=0.jsonl"), line(1)).unwrap();
     fs::write(dir.path().join(TOPIC).join("partition=0.meta.json"), r#"{"base_offset":1}"#).unwrap();
-    let scope = ReadScope { platform_run_id: RUN, lane: &lane, ranges: &ranges, verify: true };
+    let scope = ReadScope { platform_run_id: RUN, lane: &lane, ranges: &ranges, verify: true, needs: Needs::Envelope };
     let error = log.read(&chunks[0], scope, &mut Decoder::new(), &mut |_| ControlFlow::Continue(())).unwrap_err();
     assert_eq!(error.code, ReasonCode::SourceIo);
 }
@@ -821,7 +867,7 @@ fn a_link_made_after_the_pieces_were_cut_is_refused_too() {
     for form in &FORMS {
         let (dir, log) = (form.make)(&here, &[Spec::event(off(0)), Spec::event(off(1))]);
         let ranges = all();
-        let scope = ReadScope { platform_run_id: RUN, lane: &here, ranges: &ranges, verify: true };
+        let scope = ReadScope { platform_run_id: RUN, lane: &here, ranges: &ranges, verify: true, needs: Needs::Envelope };
         for chunk in log.chunks(&here, &ranges).unwrap() {
             let file = dir.path().join(&chunk.files[0].place);
             fs::remove_file(&file).unwrap();
@@ -968,7 +1014,7 @@ fn archive_leaves_unknown_neighbours_alone_and_counts_them() {
     let deeper = archive_folder(dir.path(), &here).join("deeper");
     fs::create_dir(&deeper).unwrap();
     fs::write(deeper.join("offset=7.json"), record(7).to_string()).unwrap();
-    assert_eq!(log.bounds(&here).unwrap(), Bounds { retained_from: None, ignored_files: names.len() as u64 + 1 });
+    assert_eq!(log.bounds(&here).unwrap(), Bounds { ignored_files: names.len() as u64 + 1, ..Bounds::default() });
     assert_eq!(read(log.as_ref(), &here, &all(), true), whole(&[Spec::event(off(0)), Spec::event(off(1))]));
 }
 
@@ -979,6 +1025,98 @@ fn archive_delivers_an_offset_as_often_as_it_is_there() {
     let mut wanted = vec![Spec::event(off(0)).delivered(), Spec::event(off(0)).delivered(), other.delivered()];
     wanted.sort();
     assert_eq!(archive_reads(&[("offset=0.json", record(0).to_string()), ("a.jsonl", lines)], &all()), wanted);
+}
+
+// ---- sealed segments ----
+
+#[test]
+fn sealed_segments_stand_for_the_whole_archive_and_for_nothing_that_is_new() {
+    for kind in [OffsetKind::KafkaOffset, OffsetKind::KinesisSequence] {
+        let (lane, specs): (Lane, Vec<Spec>) = (lane(kind), (0..10).map(|n| Spec::event(off(n * 3))).collect());
+        let (dir, log) = sealed(&lane, &specs);
+        let places = |log: &dyn EventLog| -> Vec<bool> {
+            log.chunks(&lane, &all()).unwrap().iter().map(|c| c.place().contains("/ofs/sealed/")).collect()
+        };
+        assert_eq!(places(log.as_ref()), [true], "{kind}");
+        assert_eq!(
+            read(log.as_ref(), &lane, &all(), true),
+            {
+                let mut w = whole(&specs);
+                w.sort();
+                w
+            },
+            "{kind}"
+        );
+        // A file of lines that grew and a new file are read; a segment that is gone hands back what it stood for.
+        let folder = archive_folder(dir.path(), &lane);
+        let grown = fs::read_to_string(folder.join("second.jsonl")).unwrap() + "\n" + &Spec::event(off(100)).archived(&lane);
+        fs::write(folder.join("second.jsonl"), grown).unwrap();
+        fs::write(folder.join("offset=101.json"), Spec::event(off(101)).archived(&lane)).unwrap();
+        let again = || {
+            let store: Arc<dyn crate::store::Store> = Arc::new(LocalStore::open(dir.path()).unwrap());
+            let sealed = Sealed::new(store.clone(), RUN);
+            Together { archive: Archive::new(store, RUN).beside(sealed.index()), sealed }
+        };
+        let ids = |log: &dyn EventLog| -> BTreeSet<Seen> { read(log, &lane, &all(), true).into_iter().collect() };
+        let wanted: BTreeSet<Seen> = whole(&specs).into_iter().chain([100, 101].map(|n| Spec::event(off(n)).delivered())).collect();
+        assert_eq!(ids(&again()), wanted, "{kind}");
+        let sidecar = files_below(&dir.path().join(RUN).join("ofs/sealed")).into_iter().find(|p| p.extension().unwrap() == "json").unwrap();
+        fs::remove_file(sidecar).unwrap();
+        assert_eq!(ids(&again()), wanted, "{kind}");
+        assert!(places(&again()).iter().all(|sealed| !sealed), "{kind}");
+    }
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    entries.flat_map(|p| if p.is_dir() { files_below(&p) } else { vec![p] }).collect()
+}
+
+#[test]
+fn a_sealed_segment_is_refused_unless_it_is_what_its_sidecar_says() {
+    let (lane, specs): (Lane, Vec<Spec>) = (lane(OffsetKind::KafkaOffset), (0..10).map(|n| Spec::event(off(n))).collect());
+    type Damage = fn(&Path);
+    let cases: [(&str, Damage); 7] = [
+        ("a flipped bit", |file| {
+            let mut bytes = fs::read(file).unwrap();
+            bytes[200] ^= 1;
+            fs::write(file, bytes).unwrap();
+        }),
+        ("a cut file", |file| fs::write(file, &fs::read(file).unwrap()[..100]).unwrap()),
+        ("a longer file", |file| fs::write(file, [fs::read(file).unwrap(), vec![0]].concat()).unwrap()),
+        ("no file", |file| fs::remove_file(file).unwrap()),
+        ("a sidecar that is none", |file| fs::write(file.with_extension("json"), "{}").unwrap()),
+        ("a sidecar of another range", |file| edit(file, |s| s["end_offset"] = json!("12"))),
+        ("a sidecar that counts wrongly", |file| edit(file, |s| s["records"] = json!(9))),
+    ];
+    for (what, damage) in cases {
+        let (dir, _log) = sealed(&lane, &specs);
+        let file = files_below(&dir.path().join(RUN).join("ofs/sealed")).into_iter().find(|p| p.extension().unwrap() == "parquet").unwrap();
+        damage(&file);
+        let log = Sealed::new(Arc::new(LocalStore::open(dir.path()).unwrap()), RUN);
+        let ranges = all();
+        let scope = ReadScope { platform_run_id: RUN, lane: &lane, ranges: &ranges, verify: false, needs: Needs::Fields(&[]) };
+        let mut delivered = 0;
+        let read = log.chunks(&lane, &ranges).and_then(|chunks| {
+            chunks.iter().try_for_each(|c| {
+                log.read(c, scope, &mut Decoder::new(), &mut |_| {
+                    delivered += 1;
+                    ControlFlow::Continue(())
+                })
+            })
+        });
+        let error = read.unwrap_err();
+        assert_eq!(error.code, ReasonCode::SealedSegmentInvalid, "{what}");
+        assert!(error.message.contains("segment-0-9.parquet and ") && error.message.contains("ofs archive seal"), "{what}: {error}");
+        assert_eq!(delivered, 0, "{what}");
+    }
+}
+
+fn edit(file: &Path, change: impl FnOnce(&mut Value)) {
+    let sidecar = file.with_extension("json");
+    let mut value: Value = serde_json::from_slice(&fs::read(&sidecar).unwrap()).unwrap();
+    change(&mut value);
+    fs::write(sidecar, value.to_string()).unwrap();
 }
 
 // ---- label timelines ----

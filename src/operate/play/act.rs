@@ -15,6 +15,7 @@ use crate::operate::fault::{Fault, FaultyStore, until_killed};
 use crate::operate::mutate::{Broken, Scratchpad, broken};
 use crate::operate::open;
 use crate::operate::scenario::{Step, Verb};
+use crate::operate::seal;
 use crate::pipeline::Refusal;
 use crate::pipeline::admit::Supersession;
 use crate::pipeline::gate::Env;
@@ -103,6 +104,10 @@ pub(super) fn act(pad: &Scratchpad, step: &Step, clock: &Arc<dyn Clock>) -> Resu
             until_killed(|| queue::end(order, &request_id, &host))
         }
         Verb::Verify(manifest) => until_killed(|| verify(&pad.fill(manifest), &env, &host)),
+        Verb::Seal { attest } => {
+            let attest = attest.as_ref().map(|file| std::fs::read(pad.path(file))).transpose()?;
+            until_killed(|| archive_seal(pad.name("run"), attest.as_deref(), &env))
+        }
         other => return broken(format!("{} is no action", other.words())),
     };
     let mut observed = match done {
@@ -198,6 +203,26 @@ fn verify(given: &str, env: &Env, host: &Host) -> Result<Observed, NotRun> {
         rows: Some(report.rows),
         manifest_id: Some(report.manifest_id),
         manifest_ref: Some(report.manifest_ref),
+        ..Observed::default()
+    })
+}
+
+fn archive_seal(run: &str, attest: Option<&[u8]>, env: &Env) -> Result<Observed, NotRun> {
+    let attestations = attest.map(seal::parse_attestations).transpose()?.unwrap_or_default();
+    let report = seal::seal(env, run, &attestations)?;
+    let refusal = report.refusal();
+    let status = match refusal {
+        Some(_) => "REFUSED",
+        None if report.lanes.iter().any(|lane| lane.outcome == seal::Outcome::Sealed) => "SEALED",
+        None => "UP_TO_DATE",
+    };
+    Ok(Observed {
+        status: status.into(),
+        exit: refusal.map_or(0, |r| r.code.info().exit),
+        code: refusal.map(|r| r.code.as_str().to_owned()),
+        message: refusal.map(|r| r.message.clone()),
+        evidence: report.lanes.iter().map(|l| format!("{} {}", l.lane, l.outcome.as_str())).collect(),
+        rows: Some(report.records()),
         ..Observed::default()
     })
 }

@@ -5,6 +5,7 @@
 mod jsonl;
 mod parquet;
 mod sqlite;
+mod whole;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,6 +15,7 @@ use std::path::Path;
 pub use jsonl::JsonlLabels;
 pub use parquet::ParquetLabels;
 pub use sqlite::SqliteLabels;
+pub use whole::{WholeSink, each_whole};
 
 use crate::contract::ReasonCode;
 

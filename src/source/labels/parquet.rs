@@ -63,7 +63,7 @@ impl LabelTimeline for ParquetLabels {
 }
 
 /// A column as text; timestamps become RFC 3339.
-fn texts(column: Option<ArrayRef>, name: &str, what: &str) -> Result<Option<StringArray>, LabelError> {
+pub(super) fn texts(column: Option<ArrayRef>, name: &str, what: &str) -> Result<Option<StringArray>, LabelError> {
     let Some(column) = column else { return Ok(None) };
     match column.data_type() {
         DataType::Utf8 => Ok(Some(column.as_string::<i32>().clone())),

@@ -33,21 +33,21 @@ pub const SEGMENT_TEXT: u64 = 24 << 20;
 const MAX_FIELDS: usize = 512;
 
 /// Offset: int64, or decimal text for a sparse kind.
-pub const OFFSET: &str = "offset";
+pub(super) const OFFSET: &str = "offset";
 /// Event id.
-pub const EVENT_ID: &str = "event_id";
+pub(super) const EVENT_ID: &str = "event_id";
 /// Event time.
-pub const TS: &str = "ts_utc";
+pub(super) const TS: &str = "ts_utc";
 /// Bare SHA-256 of the canonical envelope, verified.
-pub const HASH: &str = "envelope_sha256";
+pub(super) const HASH: &str = "envelope_sha256";
 /// The payload hash as it was declared, where that is not the bare SHA-256 in lower-case hex.
-pub const DECLARED: &str = "declared_hash";
+pub(super) const DECLARED: &str = "declared_hash";
 /// Scenario run, where the event names one.
-pub const SCENARIO: &str = "scenario_run_id";
+pub(super) const SCENARIO: &str = "scenario_run_id";
 /// The envelope as its producer wrote it.
-pub const ENVELOPE: &str = "envelope";
+pub(super) const ENVELOPE: &str = "envelope";
 /// Begins the names of payload columns.
-pub const FIELD: &str = "payload_";
+pub(super) const FIELD: &str = "payload_";
 
 /// One column, as the sidecar lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

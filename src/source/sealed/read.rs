@@ -139,10 +139,13 @@ pub(super) fn deliver(
     if !agrees(builder.schema(), &segment.sidecar.schema) {
         return Err(broken("the file has other columns than its sidecar says"));
     }
+    if u64::try_from(builder.metadata().file_metadata().num_rows()) != Ok(segment.sidecar.records) {
+        return Err(broken("it holds another number of records than its sidecar says"));
+    }
     let mask = ProjectionMask::roots(builder.parquet_schema(), projection(segment, scope.needs));
     let reader = builder.with_projection(mask).with_batch_size(BATCH).build().map_err(|e| broken(&e.to_string()))?;
     let all_wanted = scope.ranges.iter().any(|r| r.start <= segment.sidecar.start_offset && segment.sidecar.end_offset <= r.end);
-    let mut checked = Checked { segment: segment.sidecar.range(), last: None, records: 0 };
+    let mut checked = Checked { segment: segment.sidecar.range(), last: None };
     for batch in reader {
         let batch = batch.map_err(|e| broken(&e.to_string()))?;
         let columns = Batch::of(&batch, segment).ok_or_else(|| broken("a column of another type than its sidecar says"))?;
@@ -158,9 +161,6 @@ pub(super) fn deliver(
             }
         }
     }
-    if checked.records != segment.sidecar.records {
-        return Err(broken("it holds another number of records than its sidecar says"));
-    }
     Ok(ControlFlow::Continue(()))
 }
 
@@ -168,14 +168,12 @@ pub(super) fn deliver(
 struct Checked {
     segment: OffsetRange,
     last: Option<Offset>,
-    records: u64,
 }
 
 impl Checked {
     fn next(&mut self, offset: Offset) -> bool {
         let lawful = self.segment.contains(offset) && self.last.is_none_or(|last| last < offset);
         self.last = Some(offset);
-        self.records += 1;
         lawful
     }
 }
