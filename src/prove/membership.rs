@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::dataset::{Opened, batch, open_part};
 use crate::contract::ReasonCode;
-use crate::engine::digest::{Audit, Tree, encoded, leaves, schema_digest};
 use crate::digest::{hex, push_hex};
+use crate::engine::digest::{Audit, Tree, encoded, leaves, schema_digest};
 use crate::pipeline::gate::{Env, Phase, Refusal, document};
 use crate::store::Ref;
 

@@ -5,8 +5,8 @@ use super::PHASE;
 use super::attest::{Attestation, invalid};
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::contract::{Offset, ReasonCode};
-use crate::engine::sorter::Merge;
 use crate::digest::hex;
+use crate::engine::sorter::Merge;
 use crate::pipeline::gate::Refusal;
 use crate::source::sealed::{SEGMENT_RECORDS, SEGMENT_TEXT, contains};
 
