@@ -48,7 +48,11 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Effect> {
         return Vec::new();
     }
     match action {
-        Action::Dashboard => goto(model, View::Dashboard),
+        // It begins with its list, whichever pane was looked at before.
+        Action::Dashboard => {
+            goto(model, View::Dashboard);
+            model.focus = View::Runs;
+        }
         Action::Runs => goto(model, View::Runs),
         Action::Replay => goto(model, View::Replay),
         Action::Labels => goto(model, View::Labels),

@@ -51,9 +51,15 @@ fn keys(model: &Model) -> Vec<(String, String)> {
     entries.into_iter().filter_map(|e| Some((model.keys.first(e.action)?, short(e.action).to_owned()))).collect()
 }
 
-/// What is asked of evidence is hinted at where evidence is.
+/// What is asked of evidence is hinted at where evidence is, what is legal for a run where that is told.
 fn weight(model: &Model, entry: &Entry) -> u8 {
-    let about = model.pane() == View::Evidence && matches!(entry.action, Action::Explain | Action::Diff);
+    let about = match model.pane() {
+        View::Evidence => matches!(entry.action, Action::Explain | Action::Diff),
+        View::Triage if matches!(entry.action, Action::Resume | Action::Retry | Action::Cancel | Action::Fail) => {
+            model.detail().is_some_and(|detail| detail.triage.actions.iter().any(|legal| legal.name == entry.name))
+        }
+        _ => false,
+    };
     if about { 1 } else { entry.hint }
 }
 
