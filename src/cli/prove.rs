@@ -4,7 +4,6 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::{Context, Failure, Outcome, document, say};
-use crate::contract::ReasonCode;
 use crate::prove::noninterference::{self, Certificate, Options};
 use crate::prove::{find_manifest, membership};
 use crate::text::{grouped, safe};
@@ -57,10 +56,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     } else {
         print(&certificate);
     }
-    if certificate.holds() {
-        return Ok(0);
-    }
-    let code = ReasonCode::InterferenceFound;
+    let Some(code) = certificate.reason() else { return Ok(0) };
     eprintln!("ofs: {code}: {}\n  next: {}", code.info().meaning, code.info().remedy);
     Ok(code.info().exit)
 }
@@ -76,7 +72,7 @@ fn create(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 }
 
 fn print(certificate: &Certificate) {
-    let verdict = if certificate.holds() { "holds" } else { "INTERFERENCE" };
+    let verdict = certificate.reason().map_or("holds", |code| code.as_str());
     say(format!("{verdict}  {}  seed {}", safe(&certificate.manifest_id), certificate.seed));
     say(format!(
         "{:<18} {:<15} {:>14} {:>12} {:>13} {:>15}",

@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn a_run_id_follows_from_the_identity() {
         let fingerprint = "5baad103bfb7ea995ec280c7dee95fbd79793ffb7142d8b601b391548c4e5a8c";
-        assert_eq!(run_id(fingerprint), "5baad103-bfb7-8a99-aec2-80c7dee95fbd");
+        assert_eq!(run_id(fingerprint), "5baad103-bfb7-8a99-9ec2-80c7dee95fbd");
         let id = run_id(&"f".repeat(64));
         assert_eq!((id.len(), &id[14..15], &id[19..20]), (36, "8", "b"));
     }

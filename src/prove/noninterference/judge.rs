@@ -10,15 +10,19 @@ use super::view::Check;
 use super::{Built, PHASE, Subject};
 use crate::contract::profile::{Agg, FieldType};
 use crate::pipeline::feature::Drafted;
-use crate::pipeline::gate::Refusal;
+use crate::pipeline::gate::{Phase, Refusal};
 use crate::prove::dataset::{Opened, Part};
 use crate::prove::diff::{self, Change, ChangedRow, Diff, DiffSide};
 
 /// Most changed rows that are judged one by one; more than these are interference of their own.
 const JUDGED: usize = 100_000;
 
-/// Takes note of a refusal where rows were wanted.
+/// Takes note of a refusal where rows were wanted. Events that cannot be replayed from the raw archive alone, as where
+/// a sparse range is proved by a sealed segment, say nothing about the rows.
 fn refused(mut check: Check, refusal: &Refusal) -> Check {
+    if refusal.phase == Phase::Replay {
+        return check.uncheckable(format!("its events could not be replayed, {}: {}", refusal.code, refusal.message));
+    }
     check.interference(format!("the build was refused with {}: {}", refusal.code, refusal.message));
     check
 }
@@ -219,4 +223,72 @@ fn grew(change: &Change, by: i64) -> bool {
     let Some(((left, scale), (right, same))) = exact(&change.left).zip(exact(&change.right)) else { return false };
     let unit = 10i128.checked_pow(scale).and_then(|unit| unit.checked_mul(i128::from(by)));
     scale == same && unit.is_some_and(|unit| right.checked_sub(left) == Some(unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::OffsetKind;
+    use crate::contract::intent::Lane;
+    use crate::pipeline::lineage::Place;
+    use crate::prove::diff::{Cause, RowRef};
+    use crate::prove::noninterference::view::Verdict;
+    use crate::store::Ref;
+    use crate::time::Instant;
+
+    fn row(event: &str) -> RowRef {
+        let lane = Lane { topic: "t".into(), partition: 0, kind: OffsetKind::KafkaOffset };
+        RowRef { event_id: event.into(), key: "k".into(), place: Place { ts: Instant(0), lane, offset: 0.into() } }
+    }
+
+    fn change(column: &str, left: Value, right: Value) -> Change {
+        Change { column: column.into(), left, right, cause: Cause::Content }
+    }
+
+    fn diff() -> Diff {
+        let side = || DiffSide { manifest_id: "m".into(), manifest_ref: Ref::of(&["m"]), rows_digest: String::new(), rows: 0 };
+        Diff::new(side(), side(), Vec::new())
+    }
+
+    /// What a difference comes to where `a` may change in `x`.
+    fn verdict(diff: &Diff) -> Verdict {
+        let lawful = BTreeMap::from([("a".to_owned(), BTreeSet::from(["x".to_owned()]))]);
+        let mut check = Check::new("one amount", "");
+        moved(diff, &lawful, &mut check);
+        check.verdict
+    }
+
+    #[test]
+    fn a_row_that_changes_where_it_may_not_is_interference() {
+        let changed = |event: &str, column: &str| {
+            let mut diff = diff();
+            diff.changed = vec![ChangedRow { row: row(event), changes: vec![change(column, json!(1), json!(2))] }];
+            diff.rows.changed = 1;
+            diff
+        };
+        assert_eq!(verdict(&changed("a", "x")), Verdict::Holds);
+        assert_eq!(verdict(&changed("a", "y")), Verdict::Interference);
+        assert_eq!(verdict(&changed("b", "x")), Verdict::Interference);
+        let mut more = changed("a", "x");
+        more.rows.changed = 2;
+        assert_eq!(verdict(&more), Verdict::Interference);
+        let (mut gone, mut new) = (diff(), diff());
+        gone.removed = vec![(row("a"), Cause::Content)];
+        new.added = vec![(row("a"), Cause::Content)];
+        assert_eq!((verdict(&gone), verdict(&new)), (Verdict::Interference, Verdict::Interference));
+    }
+
+    #[test]
+    fn a_sum_grows_by_exactly_what_was_added() {
+        for (left, right, by, holds) in [
+            (json!(5), json!(12), 7, true),
+            (json!(5), json!(11), 7, false),
+            (json!(-5), json!(-12), -7, true),
+            (json!("-0.50"), json!("6.50"), 7, true),
+            (json!("1.5"), json!("8.50"), 7, false),
+            (json!(null), json!(7), 7, false),
+        ] {
+            assert_eq!(grew(&change("x", left.clone(), right.clone()), by), holds, "{left} {right}");
+        }
+    }
 }

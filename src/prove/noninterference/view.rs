@@ -14,6 +14,8 @@ pub enum Verdict {
     Interference,
     /// There is nothing to change.
     NotApplicable,
+    /// The events of the world could not be replayed, so that nothing can be told from it.
+    Uncheckable,
 }
 
 impl Verdict {
@@ -23,6 +25,7 @@ impl Verdict {
             Verdict::Holds => "HOLDS",
             Verdict::Interference => "INTERFERENCE",
             Verdict::NotApplicable => "NOT_APPLICABLE",
+            Verdict::Uncheckable => "UNCHECKABLE",
         }
     }
 }
@@ -75,6 +78,12 @@ impl Check {
         self
     }
 
+    pub(super) fn uncheckable(mut self, why: String) -> Self {
+        self.verdict = Verdict::Uncheckable;
+        self.found.push(why);
+        self
+    }
+
     /// Something that must not be.
     pub(super) fn interference(&mut self, found: String) {
         const TOLD: usize = 5;
@@ -106,17 +115,26 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Whether no interference was found.
+    /// Whether every world was built and no interference was found.
     pub fn holds(&self) -> bool {
-        self.checks.iter().all(|c| c.verdict != Verdict::Interference)
+        self.reason().is_none()
+    }
+
+    /// Why it does not hold: `INTERFERENCE_FOUND`, or `CERTIFICATE_INCOMPLETE` where a world could not be built.
+    pub fn reason(&self) -> Option<ReasonCode> {
+        let any = |verdict| self.checks.iter().any(|c| c.verdict == verdict);
+        match (any(Verdict::Interference), any(Verdict::Uncheckable)) {
+            (true, _) => Some(ReasonCode::InterferenceFound),
+            (false, true) => Some(ReasonCode::CertificateIncomplete),
+            (false, false) => None,
+        }
     }
 
     /// `ofs.noninterference.v1`.
     pub fn to_json(&self) -> Value {
-        let reason = (!self.holds()).then_some(ReasonCode::InterferenceFound);
         json!({
             "schema_version": "ofs.noninterference.v1", "manifest_id": self.manifest_id, "manifest_ref": self.manifest_ref.as_str(), "holds": self.holds(),
-            "reason": reason.map(|code| json!({"code": code, "message": code.info().meaning})), "seed": self.seed,
+            "reason": self.reason().map(|code| json!({"code": code, "message": code.info().meaning})), "seed": self.seed,
             "checks": self.checks.iter().map(Check::to_json).collect::<Vec<_>>(),
         })
     }
