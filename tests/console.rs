@@ -514,7 +514,7 @@ fn evidence_is_rechecked_a_row_explained_and_the_report_read_from_the_keyboard()
     assert!(facts["SENT"].as_u64() > Some(0), "{facts}");
     // Another cut-off is another data set, and diff says so.
     workspace.build("audit");
-    tty.press("1gd");
+    tty.until("2 done").press("1gd");
     tty.until("Compare with which data set?").press("\r");
     tty.until("identity").until("rows ").press("\u{1b}");
     tty.gone("identity").press("qq");
@@ -582,12 +582,13 @@ impl Tty {
         (0..screen.size().0.get()).find(|y| screen.cell(*y, 1).is_some_and(|cell| cell.contents() == ">"))
     }
 
-    /// Presses j and k in turn and waits for the mark to move, until `over` says so: how long each took.
+    /// Presses j on the first row and k elsewhere and waits for the mark to move, until `over` says so: how long each
+    /// took.
     fn latencies(&self, mut over: impl FnMut(usize) -> bool) -> Vec<Duration> {
         let mut took = Vec::new();
         while !over(took.len()) {
             let (before, began) = (self.marked(), Instant::now());
-            self.press(if took.len() % 2 == 0 { "j" } else { "k" });
+            self.press(if before == Some(4) { "j" } else { "k" });
             while self.marked() == before {
                 assert!(began.elapsed() < PATIENCE, "the mark does not move; the screen is\n{}", self.text());
                 std::thread::sleep(Duration::from_micros(100));
@@ -640,7 +641,7 @@ fn p6_keys_are_painted_while_builds_use_both_cores() {
     println!("resident memory of the console {before:.1} MB before, {:.1} MB after", resident(pid));
 
     tty.press(":run intents/z.json\r");
-    tty.until("under way").until("RUNNING");
+    tty.until("RUNNING");
     let done = || !tty.text().contains("RUNNING");
     let took = tty.latencies(|_| done());
     told("a build of the console on both cores", &took);
