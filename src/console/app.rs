@@ -29,6 +29,10 @@ const HUNG_UP: u8 = 129;
 /// How often it is asked whether somebody still sits there.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
+/// Longest time that a person who goes on pressing keys waits for a frame, however few are drawn of what happens by
+/// itself: beyond 50 ms a screen is felt to lag.
+const ANSWER: Duration = Duration::from_millis(40);
+
 /// When frames may be drawn.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
@@ -46,10 +50,10 @@ impl Pace {
     }
 
     /// When the next frame may be drawn: at once where a person pressed a key after a rest, else a gap after
-    /// the one before.
+    /// the one before, and a person's gap is never felt.
     pub fn due(&self, now: Moment, person: bool) -> Moment {
-        let before = if person { self.answered } else { self.last };
-        before.map_or(now, |at| (at + self.gap).max(now))
+        let (before, gap) = if person { (self.answered, self.gap.min(ANSWER)) } else { (self.last, self.gap) };
+        before.map_or(now, |at| (at + gap).max(now))
     }
 
     /// A frame was drawn.
@@ -490,7 +494,8 @@ mod tests {
         assert_eq!(pace.due(after(10), false), after(100));
         assert_eq!(pace.due(after(10), true), after(10));
         pace.drawn(after(10), true);
-        assert_eq!(pace.due(after(20), true), after(110));
+        assert_eq!(pace.due(after(20), true), after(50));
+        assert_eq!(pace.due(after(20), false), after(110));
         assert_eq!(pace.due(after(500), true), after(500));
     }
 

@@ -139,7 +139,17 @@ fn the_screens_of_a_moment_look_as_they_did() {
         t.press(keys);
         // What changes from run to run of the test is taken out: times, hosts, processes.
         let text = t.text();
-        let masked: Vec<String> = text.lines().map(masked).collect();
+        // The owner's name is as long as it is, and breaks its line where it does: the line, and the rows that are left
+        // empty below because of it, are not part of what is looked at.
+        let mut owners = false;
+        let masked: Vec<String> = text
+            .lines()
+            .filter(|line| {
+                owners = line.starts_with("│ request ") || owners && line.starts_with("│          ");
+                !owners && line.chars().any(|c| !matches!(c, '│' | ' '))
+            })
+            .map(masked)
+            .collect();
         insta::assert_snapshot!(format!("past_{name}_{}x{}", size.0, size.1), masked.join("\n"));
     }
 }
