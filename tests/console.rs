@@ -708,3 +708,57 @@ fn multiply(workspace: &Workspace, n: usize) {
     );
     assert_eq!(ledger.execute(&sql, []).unwrap(), n);
 }
+
+#[test]
+fn the_past_of_a_run_is_looked_at_played_and_left() {
+    let workspace = Workspace::flights();
+    workspace.run("train.json").expect(0);
+    let mut tty = Tty::start(&workspace, (80, 24), &["console", "--view", "replay"], &[]);
+    tty.until("COMPLETE").press("(");
+    tty.until("AS OF #1 ").until("NOT_REACHED").press("R");
+    tty.until("the screen shows the past").press("\x1b");
+    tty.gone("AS OF").until("COMPLETE").press(":");
+    tty.until("Commands").press("play 1000\r");
+    // It ends at the last moment of the record, where everything was known.
+    tty.until("AS OF #").gone("PLAYING").until("COMPLETE").press(")");
+    tty.gone("AS OF").press("qq");
+    assert_eq!(tty.end().0, 0);
+}
+
+#[test]
+fn an_order_for_marked_runs_is_carried_out_one_by_one() {
+    let workspace = Workspace::flights();
+    workspace.run("train.json").expect(0);
+    for n in 0..2 {
+        workspace.intent(&format!("more-{n}.json"), "train.json", |intent| intent["request_id"] = format!("more-{n}").into());
+        let intent = workspace.path(&format!("intents/more-{n}.json"));
+        workspace.ofs(&["submit", intent.to_str().unwrap()]).expect(0);
+    }
+    let mut tty = Tty::start(&workspace, (120, 40), &["console", "--view", "runs"], &[]);
+    tty.until("more-0").until("more-1").until("DONE").press(" j j ");
+    tty.until("3 marked").press("X");
+    tty.until("2 allow it").press("not wanted\r");
+    tty.until("Type cancel 3").press("cancel 3\r");
+    tty.until("cancel: 2 done, 1 refused (INVALID_TRANSITION)").press("\x1b");
+    wait_for("both are called off", PATIENCE, || {
+        let runs = workspace.ofs(&["runs", "--json"]).expect(0).json();
+        runs["runs"].as_array().unwrap().iter().filter(|run| run["status"] == "CANCELLED").count() == 2
+    });
+    tty.press("\x03\x03");
+    assert_eq!(tty.end().0, 130);
+}
+
+#[test]
+fn a_ledger_that_cannot_be_read_is_said_and_its_return_too() {
+    let workspace = Workspace::flights();
+    workspace.run("train.json").expect(0);
+    let ledger = workspace.path("state/ledger.db");
+    let mut tty = Tty::start(&workspace, (80, 24), &["console", "--read-only"], &[]);
+    tty.until("DONE");
+    let whole = std::fs::read(&ledger).unwrap();
+    std::fs::write(&ledger, vec![0x5a; whole.len()]).unwrap();
+    tty.press("r").until("STALE");
+    std::fs::write(&ledger, whole).unwrap();
+    tty.gone("STALE").press("q");
+    assert_eq!(tty.end().0, 0);
+}
