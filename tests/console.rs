@@ -712,7 +712,7 @@ fn multiply(workspace: &Workspace, n: usize) {
 #[test]
 fn the_past_of_a_run_is_looked_at_played_and_left() {
     let workspace = Workspace::flights();
-    workspace.run("train.json").expect(0);
+    workspace.run("train").expect(0);
     let mut tty = Tty::start(&workspace, (80, 24), &["console", "--view", "replay"], &[]);
     tty.until("COMPLETE").press("(");
     tty.until("AS OF #1 ").until("NOT_REACHED").press("R");
@@ -728,14 +728,14 @@ fn the_past_of_a_run_is_looked_at_played_and_left() {
 #[test]
 fn an_order_for_marked_runs_is_carried_out_one_by_one() {
     let workspace = Workspace::flights();
-    workspace.run("train.json").expect(0);
+    workspace.run("train").expect(0);
     for n in 0..2 {
-        workspace.intent(&format!("more-{n}.json"), "train.json", |intent| intent["request_id"] = format!("more-{n}").into());
+        workspace.intent(&format!("more-{n}"), "train", |intent| intent["request_id"] = format!("more-000{n}").into());
         let intent = workspace.path(&format!("intents/more-{n}.json"));
         workspace.ofs(&["submit", intent.to_str().unwrap()]).expect(0);
     }
     let mut tty = Tty::start(&workspace, (120, 40), &["console", "--view", "runs"], &[]);
-    tty.until("more-0").until("more-1").until("DONE").press(" j j ");
+    tty.until("more-0000").until("more-0001").until("DONE").press(" j j ");
     tty.until("3 marked").press("X");
     tty.until("2 allow it").press("not wanted\r");
     tty.until("Type cancel 3").press("cancel 3\r");
@@ -751,14 +751,13 @@ fn an_order_for_marked_runs_is_carried_out_one_by_one() {
 #[test]
 fn a_ledger_that_cannot_be_read_is_said_and_its_return_too() {
     let workspace = Workspace::flights();
-    workspace.run("train.json").expect(0);
-    let ledger = workspace.path("state/ledger.db");
+    workspace.run("train").expect(0);
     let mut tty = Tty::start(&workspace, (80, 24), &["console", "--read-only"], &[]);
     tty.until("DONE");
-    let whole = std::fs::read(&ledger).unwrap();
-    std::fs::write(&ledger, vec![0x5a; whole.len()]).unwrap();
-    tty.press("r").until("STALE");
-    std::fs::write(&ledger, whole).unwrap();
-    tty.gone("STALE").press("q");
+    std::fs::rename(workspace.path("state"), workspace.path("away")).unwrap();
+    tty.until("STALE <1m");
+    let _ = std::fs::remove_dir_all(workspace.path("state"));
+    std::fs::rename(workspace.path("away"), workspace.path("state")).unwrap();
+    tty.gone("STALE").until("DONE").press("q");
     assert_eq!(tty.end().0, 0);
 }

@@ -117,7 +117,7 @@ impl Effects {
             }
             Effect::OperateAll { run_keys, order } => {
                 let (world, works, told, feed) = (self.world.clone(), self.works.clone(), self.told.clone(), self.feed.clone());
-                self.spawn(order.name(), move || operate_all(&world, &works, run_keys, &order, &feed, &told));
+                self.spawn(order.name(), move || operate_all(&world, &works, &run_keys, &order, &feed, &told));
             }
             Effect::Build { path, step } => {
                 let works = self.works.clone();
@@ -193,18 +193,14 @@ impl Effects {
 }
 
 /// Carries an order out for each of several runs. No live owner is waited for: it was asked, and obeys.
-fn operate_all(world: &World, works: &Works, run_keys: Vec<String>, order: &Order, feed: &Feeder, told: &Sender<Msg>) {
-    let each = |run_key: String| {
-        let done = operate(world, works, &run_key, order, Duration::ZERO);
-        (run_key, done)
-    };
-    let done: Vec<(String, orders::Done)> = run_keys.into_iter().map(each).collect();
+fn operate_all(world: &World, works: &Works, run_keys: &[String], order: &Order, feed: &Feeder, told: &Sender<Msg>) {
+    let done: Vec<orders::Done> = run_keys.iter().map(|run_key| operate(world, works, run_key, order, Duration::ZERO)).collect();
     let (word, refused) = orders::summary(order.name(), &done);
     feed.refresh();
-    let _ = told.send(Msg::Told(word));
     if !refused.is_empty() {
-        let _ = told.send(Msg::Text { title: format!("{}: refused", order.name()), lines: refused });
+        let _ = told.send(Msg::Text { title: word.text.clone(), lines: refused });
     }
+    let _ = told.send(Msg::Told(word));
 }
 
 /// Carries an operator's order out: what works on a run is a build of this console, all else is the ledger's.

@@ -45,15 +45,15 @@ pub(super) fn told(done: Done) -> Told {
 }
 
 /// What came of one order for several runs, each by its own: a line, and the refused ones.
-pub(super) fn summary(name: &str, done: &[(String, Done)]) -> (Told, Vec<String>) {
-    let refused: Vec<(&str, &Problem)> = done.iter().filter_map(|(key, done)| Some((key.as_str(), done.as_ref().err()?))).collect();
+pub(super) fn summary(name: &str, done: &[Done]) -> (Told, Vec<String>) {
+    let refused: Vec<&Problem> = done.iter().filter_map(|done| done.as_ref().err()).collect();
     let mut codes: BTreeMap<&str, usize> = BTreeMap::new();
-    for (_, problem) in &refused {
+    for problem in &refused {
         *codes.entry(&problem.code).or_default() += 1;
     }
     let codes: Vec<String> = codes.iter().map(|(code, n)| format!(", {n} refused ({code})")).collect();
     let text = format!("{name}: {} done{}", done.len() - refused.len(), codes.concat());
-    let lines = refused.iter().map(|(key, problem)| format!("{}  {}", key.get(..8).unwrap_or(key), problem.text)).collect();
+    let lines = refused.iter().map(|problem| problem.text.clone()).collect();
     (if refused.is_empty() { Told::good(text) } else { Told::bad(text) }, lines)
 }
 
@@ -132,14 +132,13 @@ mod tests {
     #[test]
     fn what_came_of_many_orders_fits_a_line_and_the_refused_are_named() {
         let problem = |code: &str, text: &str| Err(Problem { code: code.into(), text: text.into() });
-        let key = |n: usize| format!("{n:032x}");
-        let mut done: Vec<(String, Done)> = (0..5).map(|n| (key(n), Ok("done".into()))).collect();
+        let mut done: Vec<Done> = (0..5).map(|_| Ok("done".into())).collect();
         assert_eq!(summary("cancel", &done), (Told { mood: Mood::Good, text: "cancel: 5 done".into() }, Vec::new()));
-        done.push((key(5), problem("INVALID_TRANSITION", "it is DONE")));
+        done.push(problem("INVALID_TRANSITION", "it is DONE"));
         let (told, lines) = summary("cancel", &done);
         assert_eq!((told.mood, told.text.as_str()), (Mood::Bad, "cancel: 5 done, 1 refused (INVALID_TRANSITION)"));
-        assert_eq!(lines, ["00000000  it is DONE"]);
-        done.push((key(6), problem("RUN_BUSY", "another works on it")));
+        assert_eq!(lines, ["it is DONE"]);
+        done.push(problem("RUN_BUSY", "another works on it"));
         assert!(summary("cancel", &done).0.text.ends_with("1 refused (INVALID_TRANSITION), 1 refused (RUN_BUSY)"));
     }
 }

@@ -19,9 +19,8 @@ pub fn why_not(model: &Model, action: Action) -> Option<String> {
     if !model.offers(action) {
         return Some("the console is read-only".into());
     }
-    if let (Some(past), true) = (&model.past, past::presents(action)) {
-        let at = past.stop().map(|stop| stop.to_string()).unwrap_or_default();
-        return Some(format!("the screen shows the past ({at}); Esc goes back to now"));
+    if model.past.is_some() && past::presents(action) {
+        return Some("the screen shows the past; Esc goes back to now".into());
     }
     match action {
         Action::Resume | Action::Retry | Action::Cancel | Action::Fail | Action::Note | Action::Bundle => operate::why_not(model, action),
