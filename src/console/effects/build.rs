@@ -59,7 +59,7 @@ impl Works {
             }
             Err(StartError::Refused(result)) => {
                 let code = result.text("/reason/code");
-                Err(refused(&code, format!("{code}: {}; it is on record", result.text("/reason/message"))))
+                Err(refused(code, format!("{code}: {}; it is on record", result.text("/reason/message"))))
             }
             Err(StartError::Ledger(error)) => Err(refused(error.code().as_str(), format!("{}: {error}", error.code()))),
             Err(other) => Err(Problem::plain(other.to_string())),

@@ -1,8 +1,8 @@
 //! All that the console knows. One thread owns it; `update` changes it, `view` draws it.
 
 pub mod form;
-pub mod inquiry;
 pub mod history;
+pub mod inquiry;
 pub mod past;
 pub mod popup;
 pub mod prompt;
