@@ -715,3 +715,56 @@ fn multiply(workspace: &Workspace, n: usize) {
     );
     assert_eq!(ledger.execute(&sql, []).unwrap(), n);
 }
+
+#[test]
+fn the_past_of_a_run_is_looked_at_played_and_left() {
+    let workspace = Workspace::flights();
+    workspace.run("train").expect(0);
+    let mut tty = Tty::start(&workspace, (80, 24), &["console", "--view", "replay"], &[]);
+    tty.until("COMPLETE").press("(");
+    tty.until("AS OF #1 ").until("NOT_REACHED").press("R");
+    tty.until("the screen shows the past").press("\x1b");
+    tty.gone("AS OF").until("COMPLETE").press(":");
+    tty.until("Commands").press("play 1000\r");
+    // It ends at the last moment of the record, where everything was known.
+    tty.until("AS OF #").gone("PLAYING").until("COMPLETE").press(")");
+    tty.gone("AS OF").press("qq");
+    assert_eq!(tty.end().0, 0);
+}
+
+#[test]
+fn an_order_for_marked_runs_is_carried_out_one_by_one() {
+    let workspace = Workspace::flights();
+    workspace.run("train").expect(0);
+    for n in 0..2 {
+        workspace.intent(&format!("more-{n}"), "train", |intent| intent["request_id"] = format!("more-000{n}").into());
+        let intent = workspace.path(&format!("intents/more-{n}.json"));
+        workspace.ofs(&["submit", intent.to_str().unwrap()]).expect(0);
+    }
+    let mut tty = Tty::start(&workspace, (120, 40), &["console", "--view", "runs"], &[]);
+    tty.until("more-0000").until("more-0001").until("DONE").press(" j j ");
+    tty.until("3 marked").press("X");
+    tty.until("2 allow it").press("not wanted\r");
+    tty.until("Type cancel 3").press("cancel 3\r");
+    tty.until("cancel: 2 done, 1 refused (INVALID_TRANSITION)").press("\x1b");
+    wait_for("both are called off", PATIENCE, || {
+        let runs = workspace.ofs(&["runs", "--json"]).expect(0).json();
+        runs["runs"].as_array().unwrap().iter().filter(|run| run["status"] == "CANCELLED").count() == 2
+    });
+    tty.press("\x03\x03");
+    assert_eq!(tty.end().0, 130);
+}
+
+#[test]
+fn a_ledger_that_cannot_be_read_is_said_and_its_return_too() {
+    let workspace = Workspace::flights();
+    workspace.run("train").expect(0);
+    let mut tty = Tty::start(&workspace, (80, 24), &["console", "--read-only"], &[]);
+    tty.until("DONE");
+    std::fs::rename(workspace.path("state"), workspace.path("away")).unwrap();
+    tty.until("STALE <1m");
+    let _ = std::fs::remove_dir_all(workspace.path("state"));
+    std::fs::rename(workspace.path("away"), workspace.path("state")).unwrap();
+    tty.gone("STALE").until("DONE").press("q");
+    assert_eq!(tty.end().0, 0);
+}

@@ -53,19 +53,20 @@ fn a_recording_is_an_asciicast_that_ends_with_the_refusal_and_the_next_step() {
 #[test]
 fn a_stored_run_is_played_into_the_same_recording_every_time() {
     let w = Workspace::flights();
-    let run = w.build("train.json")["run_key"].as_str().unwrap().to_owned();
-    let record = |file: &str| w.ofs(&["console", "--run", &run[..8], "--play", "4", "--record", file]);
+    let run = w.build("train")["run_key"].as_str().unwrap().to_owned();
+    let path = |file: &str| w.root().with_file_name(file).to_str().unwrap().to_owned();
+    let record = |file: &str| w.ofs(&["console", "--run", &run[..8], "--play", "4", "--record", &path(file)]);
     record("one.cast").expect(0);
     record("two.cast").expect(0);
-    assert_eq!(w.text("one.cast"), w.text("two.cast"));
-    let (header, events) = cast(&w, "one.cast");
+    assert_eq!(w.text(&path("one.cast")), w.text(&path("two.cast")));
+    let (header, events) = cast(&w, &path("one.cast"));
     assert_eq!((&header["version"], &header["width"]), (&Value::from(2), &Value::from(120)));
     let shown = screen(&header, &events);
     assert!(shown.contains("AS OF #") && shown.contains("DONE") && shown.contains("RUN_DONE"), "{shown}");
     let first = screen(&header, &events[..1]);
     assert!(first.contains("AS OF #1 ") && first.contains("PLAYING 4x") && !first.contains("COMPLETE"), "{first}");
     for (args, told) in [
-        (&["--run", &run, "--play", "4", "--record", "one.cast"][..], "is there; nothing was written"),
+        (&["--run", &run, "--play", "4", "--record", &path("one.cast")][..], "is there; nothing was written"),
         (&["--play", "4"], "--run"),
         (&["--run", &run, "--record", "f"], "--play"),
         (&["--run", &run, "--play", "0", "--record", "f"], "expected a number"),
@@ -73,7 +74,6 @@ fn a_stored_run_is_played_into_the_same_recording_every_time() {
     ] {
         let refused = w.ofs(&[&["console"], args].concat()).expect(2);
         assert!(refused.err.contains(told), "{args:?}: {}", refused.err);
-        assert!(!w.path("f").exists());
     }
 }
 

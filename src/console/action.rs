@@ -103,6 +103,8 @@ actions! {
     NextPane "next-pane" ["tab"] Global Look 0 "next pane";
     PreviousPane "previous-pane" ["backtab"] Global Look 0 "previous pane";
     LastView "last-view" ["-"] Global Look 0 "the view before this one";
+    HistoryBack "history-back" ["H"] Global Look 0 "back to the view, run and filter before";
+    HistoryOn "history-on" ["L"] Global Look 0 "forward again, after going back";
     Dashboard "dashboard" ["0"] Global Look 0 "all live panes at once";
     Runs "runs" ["1"] Global Look 0 "the run ledger";
     Replay "replay" ["2"] Global Look 0 "replay completeness per partition";

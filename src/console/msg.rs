@@ -250,6 +250,13 @@ pub enum Effect {
         /// What.
         order: Order,
     },
+    /// Do this to each of these runs whose own state allows it.
+    OperateAll {
+        /// The runs.
+        run_keys: Vec<String>,
+        /// What.
+        order: Order,
+    },
     /// Look for intents in the workspace.
     FindIntents,
     /// Make an intent from what the workspace holds, and write it into a new file.

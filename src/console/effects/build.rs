@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::World;
+use super::orders::{Done, Problem, told};
 use super::sampler::Sampler;
 use crate::console::builds::{BuildEvent, BuildSpec, Builds, StartError, What};
 use crate::console::msg::{Msg, Told};
@@ -45,25 +46,27 @@ impl Works {
             Err(why) => return Told::bad(format!("{}: {why}", path.display())),
         };
         let supersession = Supersession { manifests: Vec::new(), reason: None };
-        self.start("build", What::Run(Request { intent, supersession }), step)
+        told(self.start("build", What::Run(Request { intent, supersession }), step))
     }
 
     /// Starts one and says so.
-    pub(super) fn start(&self, name: &str, what: What, step: bool) -> Told {
-        let started = self.builds().and_then(|(builds, sampler)| match builds.start(BuildSpec { what, step }) {
+    pub(super) fn start(&self, name: &str, what: What, step: bool) -> Done {
+        let refused = |code: &str, text: String| Problem { code: code.to_owned(), text };
+        let started = self.builds().map_err(Problem::plain).and_then(|(builds, sampler)| match builds.start(BuildSpec { what, step }) {
             Ok(run_key) => {
                 sampler.wake();
                 Ok(run_key)
             }
             Err(StartError::Refused(result)) => {
-                Err(format!("{}: {}; it is on record", result.text("/reason/code"), result.text("/reason/message")))
+                let code = result.text("/reason/code");
+                Err(refused(code, format!("{code}: {}; it is on record", result.text("/reason/message"))))
             }
-            Err(StartError::Ledger(error)) => Err(format!("{}: {error}", error.code())),
-            Err(other) => Err(other.to_string()),
+            Err(StartError::Ledger(error)) => Err(refused(error.code().as_str(), format!("{}: {error}", error.code()))),
+            Err(other) => Err(Problem::plain(other.to_string())),
         });
         match started {
-            Ok(run_key) => Told::good(format!("{name}: run {} is under way", run_key.get(..8).unwrap_or(&run_key))),
-            Err(why) => Told::bad(format!("{name}: {why}")),
+            Ok(run_key) => Ok(format!("{name}: run {} is under way", run_key.get(..8).unwrap_or(&run_key))),
+            Err(problem) => Err(Problem { text: format!("{name}: {}", problem.text), ..problem }),
         }
     }
 

@@ -144,6 +144,10 @@ impl Watch {
         let stamp = stamp(&path);
         let Some(stamp) = stamp.filter(|stamp| stamp.len > 0) else {
             self.ledger = None;
+            if self.state.as_ref().is_some_and(|state| *state != Feed::Absent) {
+                // What is on the screen was read from a file that is there no more.
+                return Ok(self.state(Feed::Stale(format!("{} is gone", path.display())))?);
+            }
             if self.state != Some(Feed::Absent) {
                 self.tell(Msg::Runs(RunsUpdate { complete: true, ..RunsUpdate::default() }))?;
             }

@@ -113,7 +113,11 @@ impl Effects {
             Effect::Refresh => self.feed.refresh(),
             Effect::Operate { run_key, order } => {
                 let works = self.works.clone();
-                self.apart(order.name(), move |world| operate(world, &works, &run_key, &order));
+                self.apart(order.name(), move |world| orders::told(operate(world, &works, &run_key, &order, orders::PATIENCE)));
+            }
+            Effect::OperateAll { run_keys, order } => {
+                let (world, works, told, feed) = (self.world.clone(), self.works.clone(), self.told.clone(), self.feed.clone());
+                self.spawn(order.name(), move || operate_all(&world, &works, &run_keys, &order, &feed, &told));
             }
             Effect::Build { path, step } => {
                 let works = self.works.clone();
@@ -188,18 +192,31 @@ impl Effects {
     }
 }
 
+/// Carries an order out for each of several runs. No live owner is waited for: it was asked, and obeys.
+fn operate_all(world: &World, works: &Works, run_keys: &[String], order: &Order, feed: &Feeder, told: &Sender<Msg>) {
+    let done: Vec<orders::Done> = run_keys.iter().map(|run_key| operate(world, works, run_key, order, Duration::ZERO)).collect();
+    let (word, refused) = orders::summary(order.name(), &done);
+    feed.refresh();
+    if !refused.is_empty() {
+        let _ = told.send(Msg::Text { title: word.text.clone(), lines: refused });
+    }
+    let _ = told.send(Msg::Told(word));
+}
+
 /// Carries an operator's order out: what works on a run is a build of this console, all else is the ledger's.
-fn operate(world: &World, works: &Works, run_key: &str, order: &Order) -> Told {
+fn operate(world: &World, works: &Works, run_key: &str, order: &Order, patience: Duration) -> orders::Done {
     match order {
         Order::Resume => works.start("resume", What::Resume(run_key.to_owned()), false),
-        Order::Retry { grant } => match grant.as_deref().map(|reason| orders::grant(world, run_key, reason)) {
-            Some(Err(told)) => told,
-            None | Some(Ok(())) => works.start("retry", What::Retry(run_key.to_owned()), false),
-        },
+        Order::Retry { grant } => {
+            if let Some(reason) = grant {
+                orders::grant(world, run_key, reason)?;
+            }
+            works.start("retry", What::Retry(run_key.to_owned()), false)
+        }
         Order::Cancel { reason } => match works.cancel(run_key, reason) {
             Some(ordered) => orders::ordered("cancel", run_key, ordered),
-            None => orders::carry_out(world, run_key, order),
+            None => orders::carry_out(world, run_key, order, patience),
         },
-        _ => orders::carry_out(world, run_key, order),
+        _ => orders::carry_out(world, run_key, order, patience),
     }
 }

@@ -1,6 +1,7 @@
 //! All that the console knows. One thread owns it; `update` changes it, `view` draws it.
 
 pub mod form;
+pub mod history;
 pub mod inquiry;
 pub mod past;
 pub mod popup;
@@ -9,6 +10,7 @@ pub mod prompt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use self::history::History;
 use self::past::Past;
 use self::popup::Popup;
 use super::action::{Action, Place};
@@ -223,6 +225,10 @@ pub struct Model {
     pub(super) trail: Vec<View>,
     /// The view that `-` goes to.
     pub(super) last: Option<View>,
+    /// The way through views, runs and filters.
+    pub(super) history: History,
+    /// What was typed into the palette and confirmed, the latest last.
+    pub(super) commands: Vec<String>,
     /// What the panes remember.
     pub panes: Panes,
     /// What lies over them.
@@ -285,6 +291,8 @@ impl Model {
             focus: View::Runs,
             trail: Vec::new(),
             last: None,
+            history: History::default(),
+            commands: Vec::new(),
             panes: Panes::default(),
             popups: Vec::new(),
             flash: None,
@@ -342,6 +350,12 @@ impl Model {
         let key = self.panes.runs.selected()?;
         let (key, own) = self.own.get_key_value(key)?;
         own.paused.is_some().then_some((key.as_str(), own))
+    }
+
+    /// The runs that are marked, where the list has the keys: actions are about them then.
+    pub fn marked(&self) -> Vec<&RunLine> {
+        let keys = self.panes.runs.marked().iter().filter(|_| self.pane() == View::Runs);
+        keys.filter_map(|key| self.runs.get(key)).collect()
     }
 
     /// Where keys have a meaning now, the narrowest place first.

@@ -60,6 +60,8 @@ pub struct Palette {
     pub hits: Vec<Hit>,
     /// The selected one.
     pub at: usize,
+    /// The earlier command that was taken up, counted from the oldest.
+    pub recall: Option<usize>,
 }
 
 /// Something that the palette found.
@@ -119,6 +121,13 @@ pub enum Answer {
     Operate {
         /// The run.
         run_key: String,
+        /// What.
+        order: Order,
+    },
+    /// The order goes out to each of these runs.
+    OperateAll {
+        /// The runs.
+        run_keys: Vec<String>,
         /// What.
         order: Order,
     },
@@ -188,8 +197,10 @@ pub const TYPED: usize = 8;
 pub struct Ask {
     /// Which.
     pub kind: AskKind,
-    /// The run.
+    /// The run; of several, the first.
     pub run_key: String,
+    /// All of them, where the order is for several.
+    pub all: Vec<String>,
     /// How it stood when the question was asked.
     pub stood: String,
     /// The words.
@@ -201,10 +212,28 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// The beginning of the run key that has to be typed.
-    pub fn expected(&self) -> &str {
-        self.run_key.get(..TYPED).unwrap_or(&self.run_key)
+    /// What has to be typed: the beginning of the run key; for several runs the order and their number, which
+    /// nobody types without having read it.
+    pub fn expected(&self) -> String {
+        match self.all.len() {
+            0 => self.run_key.get(..TYPED).unwrap_or(&self.run_key).to_owned(),
+            n => format!("{} {n}", self.kind.order("").name()),
+        }
     }
+
+    /// Whom it is for.
+    pub fn whom(&self) -> String {
+        if self.all.is_empty() { format!("run {}", self.run_key) } else { several(&self.all) }
+    }
+}
+
+/// Several runs in a line: how many, and the first keys.
+pub fn several(run_keys: &[String]) -> String {
+    const FIRST: usize = 4;
+    let first: Vec<&str> = run_keys.iter().take(FIRST).map(|key| key.get(..TYPED).unwrap_or(key)).collect();
+    let more = run_keys.len().saturating_sub(FIRST);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{} marked runs: {}{more}", run_keys.len(), first.join(" "))
 }
 
 /// Intents to choose from.

@@ -100,6 +100,17 @@ impl RunsPane {
         &self.marked
     }
 
+    /// Takes every mark away.
+    pub fn unmark(&mut self) {
+        self.marked.clear();
+    }
+
+    /// How many marked runs the filter hides.
+    pub fn hidden(&self, runs: &Runs) -> usize {
+        let shown = self.rows.iter().filter(|at| runs.at(**at).is_some_and(|line| self.marked.contains(&line.run_key))).count();
+        self.marked.len().saturating_sub(shown)
+    }
+
     /// Takes in a changed list. The selection stays with its run; where that is gone, with its place.
     pub fn refresh(&mut self, runs: &Runs, now: Instant, height: u16) {
         self.rebuild(runs, None, now, height);

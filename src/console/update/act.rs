@@ -1,6 +1,6 @@
 //! What each action does.
 
-use super::{build, follow, inquiry, operate, palette, past, refresh, say};
+use super::{build, follow, history, inquiry, operate, palette, past, refresh, say};
 use crate::console::action::{Action, Place};
 use crate::console::filter::Filter;
 use crate::console::model::form::Form;
@@ -19,13 +19,13 @@ pub fn why_not(model: &Model, action: Action) -> Option<String> {
     if !model.offers(action) {
         return Some("the console is read-only".into());
     }
-    if let (Some(past), true) = (&model.past, past::presents(action)) {
-        let at = past.stop().map(|stop| stop.to_string()).unwrap_or_default();
-        return Some(format!("the screen shows the past ({at}); Esc goes back to now"));
+    if model.past.is_some() && past::presents(action) {
+        return Some("the screen shows the past; Esc goes back to now".into());
     }
     match action {
         Action::Resume | Action::Retry | Action::Cancel | Action::Fail | Action::Note | Action::Bundle => operate::why_not(model, action),
         Action::Recheck | Action::Explain | Action::Diff if inquiry::why_not(model, action).is_some() => inquiry::why_not(model, action),
+        Action::HistoryBack | Action::HistoryOn => history::why_not(model, action == Action::HistoryOn),
         Action::CopySummary | Action::CopyCommand | Action::Triage | Action::Play if model.selected().is_none() => {
             Some("no run is selected".into())
         }
@@ -68,6 +68,7 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Effect> {
         }
         Action::Open if model.pane() == View::Runs && model.at_gate().is_some() => return build::show(model),
         Action::Open if model.pane() == View::Runs && model.selected().is_some() => goto(model, View::Triage),
+        Action::HistoryBack | Action::HistoryOn => return history::go(model, action == Action::HistoryOn),
         Action::LastView => {
             let last = model.last.unwrap_or(View::Dashboard);
             goto(model, last);
@@ -205,13 +206,15 @@ fn turn(model: &mut Model, by: isize) {
     }
 }
 
-/// One step back: out of the past, the filter, then the view. Never out of the console.
+/// One step back: out of the past, the filter, the marks, then the view. Never out of the console.
 fn back(model: &mut Model) {
     let view = model.pane();
     if model.past.is_some() {
         past::now(model);
     } else if !model.panes.filter(view).is_empty() {
         set_filter(model, Filter::default());
+    } else if !model.marked().is_empty() {
+        model.panes.runs.unmark();
     } else if let Some(before) = model.trail.pop() {
         return_to(model, before);
     } else if model.view == View::Dashboard && model.focus != View::Runs {
@@ -239,7 +242,7 @@ fn quit(model: &mut Model) -> Vec<Effect> {
     follow(model)
 }
 
-fn return_to(model: &mut Model, view: View) {
+pub(super) fn return_to(model: &mut Model, view: View) {
     model.last = Some(model.view);
     model.view = view;
     if View::LIVE.contains(&view) {
@@ -289,7 +292,9 @@ fn freeze(model: &mut Model) -> Vec<Effect> {
 }
 
 fn copy(model: &mut Model, action: Action) -> Vec<Effect> {
+    let marked: Vec<&str> = model.marked().iter().map(|line| line.run_key.as_str()).collect();
     let found = match action {
+        Action::Copy if !marked.is_empty() => Some((format!("{} run keys", marked.len()), marked.join("\n"))),
         Action::CopySummary => model.detail().map(|detail| ("incident summary".to_owned(), detail.summary(model.now))),
         Action::CopyCommand if model.view == View::Triage => {
             model.detail().and_then(|detail| model.panes.triage.selected(&detail.triage)).map(|c| (c.text.clone(), c.text))

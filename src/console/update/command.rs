@@ -16,9 +16,17 @@ use crate::console::view;
 use crate::console::view::export::{Format, render};
 use crate::console::view::layout;
 
+/// Most commands that are remembered.
+const MAX_COMMANDS: usize = 100;
+
 /// Obeys.
 pub(super) fn run(model: &mut Model, palette: Palette) -> Vec<Effect> {
     let text = palette.prompt.text().trim().to_owned();
+    if !text.is_empty() && model.commands.last() != Some(&text) {
+        model.commands.push(text.clone());
+        let over = model.commands.len().saturating_sub(MAX_COMMANDS);
+        model.commands.drain(..over);
+    }
     let (name, argument) = text.split_once(char::is_whitespace).map_or((text.as_str(), ""), |(name, rest)| (name, rest.trim()));
     let takes =
         [Action::Export, Action::Snapshot, Action::Run, Action::Filter, Action::Break, Action::Theme, Action::Columns, Action::Play];
@@ -47,6 +55,7 @@ pub(super) fn run(model: &mut Model, palette: Palette) -> Vec<Effect> {
 
 /// Selects a run, taking the filter away where it hides it.
 fn goto_run(model: &mut Model, run_key: &str) {
+    model.history.jumped = true;
     if !matches!(model.view, View::Dashboard | View::Runs) {
         goto(model, View::Runs);
     }

@@ -4,6 +4,7 @@ mod act;
 mod build;
 mod command;
 mod form;
+mod history;
 mod inquiry;
 mod operate;
 mod palette;
@@ -47,7 +48,13 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
     match msg {
         Msg::Silent(_) => Vec::new(),
         Msg::Clock(now) => clock(model, now),
-        Msg::Key(chord) => key(model, chord),
+        Msg::Key(chord) => {
+            let effects = key(model, chord);
+            if model.popups.is_empty() {
+                history::note(model);
+            }
+            effects
+        }
         Msg::Paste(text) => popups::paste(model, &text),
         Msg::Wheel { down } => wheel(model, down),
         Msg::Resize(width, height) => {
@@ -133,6 +140,7 @@ pub fn open(model: &mut Model, view: Option<View>, run: Option<String>, filter: 
     model.wanted = run;
     let height = layout::pane(model, View::Runs).height;
     model.panes.runs.set_filter(filter, &model.runs, model.now, height);
+    history::begin(model);
 }
 
 /// When something on the screen changes by time alone: an age that turns over, a word that has stood long

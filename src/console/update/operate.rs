@@ -5,7 +5,7 @@ use super::act::LINE;
 use super::say;
 use crate::console::action::Action;
 use crate::console::model::Model;
-use crate::console::model::popup::{Answer, Ask, AskKind, Choice, Confirm, Popup};
+use crate::console::model::popup::{Answer, Ask, AskKind, Choice, Confirm, Popup, several};
 use crate::console::model::prompt::Prompt;
 use crate::console::msg::{Order, Told};
 use crate::console::panes::runs::word;
@@ -25,14 +25,66 @@ fn name(action: Action) -> &'static str {
 
 /// Why the selected run does not allow it.
 pub(super) fn why_not(model: &Model, action: Action) -> Option<String> {
+    let marked = model.marked();
+    if !marked.is_empty() {
+        return match (action, able(model, action)) {
+            (Action::Bundle, _) => Some("a bundle is of one run; Esc clears the marks".into()),
+            (_, 0) => Some(format!("none of the {} marked runs allows it; Esc clears the marks", marked.len())),
+            _ => None,
+        };
+    }
     let Some(line) = model.selected() else { return Some("no run is selected".into()) };
     let legal = line.standing().actions(model.clock);
     let unsettled = if line.commit_started { " with an unsettled commit" } else { "" };
     (!legal.contains(&name(action))).then(|| format!("the run is {}{unsettled}; legal now: {}", word(line), legal.join(", ")))
 }
 
+/// How many of the marked runs allow it now.
+fn able(model: &Model, action: Action) -> usize {
+    model.marked().iter().filter(|line| line.standing().actions(model.clock).contains(&name(action))).count()
+}
+
+/// Asks once for all marked runs. Each is judged by its own state when its turn comes.
+fn ask_all(model: &mut Model, action: Action) {
+    let run_keys: Vec<String> = model.marked().iter().map(|line| line.run_key.clone()).collect();
+    let hidden = match model.panes.runs.hidden(&model.runs) {
+        0 => String::new(),
+        n => format!(", {n} hidden by the filter"),
+    };
+    let stood = format!("{} allow it{hidden}", able(model, action));
+    let kind = match action {
+        Action::Cancel => AskKind::Cancel,
+        Action::Fail => AskKind::Fail,
+        Action::Note => AskKind::Note,
+        _ => {
+            let order = if action == Action::Resume { Order::Resume } else { Order::Retry { grant: None } };
+            let title =
+                format!("{} {} runs?", if action == Action::Resume { "Resume" } else { "Retry the publication of" }, run_keys.len());
+            let lines = vec![
+                several(&run_keys),
+                format!("{stood}; the others are refused, each by its own state."),
+                String::new(),
+                order.command("KEY") + "  for each",
+            ];
+            return question(model, title, lines, Answer::OperateAll { run_keys, order });
+        }
+    };
+    let run_key = run_keys.first().cloned().unwrap_or_default();
+    let ask = Ask { kind, run_key, all: run_keys, stood, words: Prompt::new(MAX_TEXT), typed: None, problem: None };
+    model.popups.push(Popup::Ask(ask));
+}
+
+/// A question whose answer is no unless it is said otherwise.
+fn question(model: &mut Model, title: String, lines: Vec<String>, yes: Answer) {
+    let choices = vec![Choice { key: 'n', label: "no", answer: Answer::No }, Choice { key: 'y', label: "yes", answer: yes }];
+    model.popups.push(Popup::Confirm(Confirm { title, lines, choices, at: 0 }));
+}
+
 /// Asks what has to be asked before the order goes out.
 pub(super) fn ask(model: &mut Model, action: Action) {
+    if !model.marked().is_empty() {
+        return ask_all(model, action);
+    }
     let Some(line) = model.selected().cloned() else { return };
     let spent = model.runs.stuck(&line, model.now) == Some("RETRY_EXHAUSTED");
     match action {
@@ -66,9 +118,7 @@ fn confirm(model: &mut Model, line: &RunLine, title: &str, what: &str, order: Or
         String::new(),
         order.command(&line.run_key),
     ];
-    let yes = Answer::Operate { run_key: line.run_key.clone(), order };
-    let choices = vec![Choice { key: 'n', label: "no", answer: Answer::No }, Choice { key: 'y', label: "yes", answer: yes }];
-    model.popups.push(Popup::Confirm(Confirm { title: title.into(), lines, choices, at: 0 }));
+    question(model, title.into(), lines, Answer::Operate { run_key: line.run_key.clone(), order });
 }
 
 fn words(model: &mut Model, line: &RunLine, kind: AskKind) {
@@ -77,7 +127,7 @@ fn words(model: &mut Model, line: &RunLine, kind: AskKind) {
         _ => Prompt::new(MAX_TEXT),
     };
     let stood = format!("{} {}", word(line), line.reason_code.as_deref().unwrap_or_default());
-    model.popups.push(Popup::Ask(Ask { kind, run_key: line.run_key.clone(), stood, words, typed: None, problem: None }));
+    model.popups.push(Popup::Ask(Ask { kind, run_key: line.run_key.clone(), all: Vec::new(), stood, words, typed: None, problem: None }));
 }
 
 /// The command line of what helps the selected run most.

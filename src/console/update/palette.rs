@@ -5,7 +5,7 @@ use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
 use nucleo_matcher::{Config, Matcher, Utf32Str};
 
 use super::act::{LINE, why_not};
-use crate::console::action::{Entry, TABLE};
+use crate::console::action::{Action, Entry, TABLE};
 use crate::console::keys::shown;
 use crate::console::model::Model;
 use crate::console::model::popup::{Hit, Palette, Popup, Target};
@@ -18,7 +18,7 @@ const MAX_HITS: usize = 100;
 
 /// Opens it, with something typed already.
 pub(super) fn open(model: &mut Model, text: &str) {
-    let mut palette = Palette { prompt: Prompt::with(text, LINE), hits: Vec::new(), at: 0 };
+    let mut palette = Palette { prompt: Prompt::with(text, LINE), hits: Vec::new(), at: 0, recall: None };
     find(model, &mut palette);
     model.popups.push(Popup::Palette(palette));
 }
@@ -66,9 +66,28 @@ fn action_hit(model: &Model, entry: &Entry) -> Hit {
         target: Target::Act(entry.action),
         name: entry.name.into(),
         enabled: why.is_none(),
-        about: why.unwrap_or_else(|| entry.help.into()),
+        about: why.or_else(|| way(model, entry.action)).unwrap_or_else(|| entry.help.into()),
         key: keys.join(" "),
     }
+}
+
+/// Where the way through views, runs and filters leads from here.
+fn way(model: &Model, action: Action) -> Option<String> {
+    match action {
+        Action::HistoryBack => model.history.back.last().map(|spot| format!("back to {spot}")),
+        Action::HistoryOn => model.history.forward.last().map(|spot| format!("on to {spot}")),
+        _ => None,
+    }
+}
+
+/// Takes up an earlier command, or a later one; past the latest there is an empty line again.
+pub(super) fn recall(model: &Model, palette: &mut Palette, earlier: bool) {
+    let all = model.commands.len();
+    let at = palette.recall.unwrap_or(all);
+    let at = if earlier { at.saturating_sub(1) } else { at + 1 };
+    palette.recall = (at < all).then_some(at);
+    palette.prompt.set(model.commands.get(at).map_or("", String::as_str));
+    find(model, palette);
 }
 
 fn run_hit(line: &RunLine) -> Hit {

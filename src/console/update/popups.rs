@@ -59,11 +59,21 @@ pub(super) fn key(model: &mut Model, chord: Chord) -> Vec<Effect> {
         Popup::Palette(mut palette) => match step(chord) {
             Step::No => Vec::new(),
             Step::Yes => command::run(model, palette),
+            // Above the best hit stand the commands that were given before.
+            Step::Move(-1) if palette.at == 0 && !model.commands.is_empty() => {
+                palette::recall(model, &mut palette, true);
+                keep(model, Popup::Palette(palette))
+            }
+            Step::Move(1) if palette.recall.is_some() => {
+                palette::recall(model, &mut palette, false);
+                keep(model, Popup::Palette(palette))
+            }
             Step::Move(by) => {
                 palette.at = moved(palette.at, by, palette.hits.len());
                 keep(model, Popup::Palette(palette))
             }
             Step::Other => {
+                palette.recall = None;
                 if palette.prompt.key(chord) {
                     palette::find(model, &mut palette);
                 }
@@ -162,6 +172,7 @@ fn answered(answer: Answer) -> Vec<Effect> {
     match answer {
         Answer::No => Vec::new(),
         Answer::Operate { run_key, order } => vec![Effect::Operate { run_key, order }],
+        Answer::OperateAll { run_keys, order } => vec![Effect::OperateAll { run_keys, order }],
         Answer::Build { path, step } => vec![Effect::Build { path, step }],
         Answer::Abort(run_key) => vec![Effect::Answer { run_key, answer: step::Answer::Abort }],
         Answer::Leave => vec![Effect::Leave(0)],
@@ -178,10 +189,17 @@ fn asked(model: &mut Model, chord: Chord, mut ask: Ask) -> Vec<Effect> {
         Step::Yes if ask.words.text().trim().is_empty() => ask.problem = Some("say it in a few words; they go on record".into()),
         Step::Yes => match &ask.typed {
             None if ask.kind.irreversible() => ask.typed = Some(Prompt::new(64)),
-            Some(typed) if typed.text().trim() != ask.expected() && typed.text().trim() != ask.run_key => {
-                ask.problem = Some(format!("that is not {}; type it, or Esc to leave the run alone", ask.expected()));
+            Some(typed) if typed.text().trim() != ask.expected() && (!ask.all.is_empty() || typed.text().trim() != ask.run_key) => {
+                ask.problem = Some(format!("that is not {}; type it, or Esc to leave it alone", ask.expected()));
             }
-            _ => return vec![Effect::Operate { run_key: ask.run_key.clone(), order: ask.kind.order(ask.words.text()) }],
+            _ => {
+                let order = ask.kind.order(ask.words.text());
+                return vec![if ask.all.is_empty() {
+                    Effect::Operate { run_key: ask.run_key, order }
+                } else {
+                    Effect::OperateAll { run_keys: ask.all, order }
+                }];
+            }
         },
         Step::Move(_) => {}
         Step::Other => {

@@ -526,3 +526,144 @@ fn themes_and_columns_change_while_one_looks() {
     command(&mut model, "columns all");
     assert!(head(&model).contains("STATE AGE"), "{}", head(&model));
 }
+
+fn marked(keys: &str) -> Model {
+    let mut model = model();
+    press(&mut model, keys);
+    model
+}
+
+#[test]
+fn marks_stay_with_their_runs_are_counted_and_taken_away_by_escape() {
+    let mut model = marked("space j space j j space");
+    let keys = model.panes.runs.marked().clone();
+    assert_eq!(keys.len(), 3);
+    assert!(crate::console::view::text(&model).contains("3 marked"), "{}", crate::console::view::text(&model));
+    update(&mut model, Msg::Runs(RunsUpdate { lines: vec![RunLine { updated: NOW, ..line(500) }], complete: true, workers: 1 }));
+    press(&mut model, "s o");
+    assert_eq!(model.panes.runs.marked(), &keys);
+    // The same key takes a mark away; Esc takes the filter first, then the marks, then the view.
+    press(&mut model, "space space 1 /");
+    write(&mut model, "state=failed");
+    press(&mut model, "enter");
+    assert_eq!((model.marked().len(), model.panes.runs.hidden(&model.runs)), (3, 3));
+    press(&mut model, "esc");
+    assert_eq!((model.marked().len(), model.panes.runs.hidden(&model.runs)), (3, 0));
+    press(&mut model, "esc");
+    assert_eq!((model.marked().len(), model.view), (0, View::Runs));
+    press(&mut model, "esc");
+    assert_eq!(model.view, View::Dashboard);
+}
+
+#[test]
+fn an_order_for_marked_runs_asks_once_with_their_number_and_first_keys() {
+    // QUEUED, RUNNING, PAUSED, stuck, FAILED, pending, DONE, CANCELLED, REJECTED.
+    let all = "space j space j space j space j space j space j space j space j space";
+    for (key, words, expected, able) in [("X", true, Some("cancel 9"), 5), ("K", true, Some("fail 9"), 5), ("O", true, None, 9)] {
+        let mut model = marked(all);
+        press(&mut model, key);
+        let Some(Popup::Ask(ask)) = model.popups.last() else { panic!("{key} asked nothing") };
+        assert!(ask.whom().starts_with("9 marked runs: ") && ask.whom().ends_with(" and 5 more"), "{}", ask.whom());
+        assert_eq!(ask.stood, format!("{able} allow it"), "{key}");
+        if words {
+            write(&mut model, "because");
+        }
+        let mut sent = press(&mut model, "enter");
+        if let Some(expected) = expected {
+            // One run's key does not stand for nine.
+            assert_eq!(sent, []);
+            write(&mut model, "00000000");
+            assert_eq!(press(&mut model, "enter"), [], "{key}");
+            press(&mut model, "ctrl-u");
+            write(&mut model, expected);
+            sent = press(&mut model, "enter");
+        }
+        assert!(matches!(&sent[..], [Effect::OperateAll { run_keys, .. }] if run_keys.len() == 9), "{key}: {sent:?}");
+    }
+    for (key, command) in [("R", "ofs resume KEY  for each"), ("P", "ofs retry KEY  for each")] {
+        let mut model = marked(all);
+        press(&mut model, key);
+        assert!(matches!(model.popups.last(), Some(Popup::Confirm(confirm)) if confirm.lines.iter().any(|l| l == command)), "{key}");
+        assert_eq!(press(&mut model, "enter"), [], "the answer is no unless it is yes");
+        press(&mut model, key);
+        assert!(matches!(&press(&mut model, "y")[..], [Effect::OperateAll { run_keys, .. }] if run_keys.len() == 9), "{key}");
+    }
+    let mut model = marked(all);
+    assert_eq!(press(&mut model, "W"), []);
+    assert!(flash(&model).contains("of one run"), "{}", flash(&model));
+    assert!(matches!(&press(&mut model, "y")[..], [Effect::Copy { what, text }] if what == "9 run keys" && text.lines().count() == 9));
+}
+
+#[test]
+fn marks_that_allow_nothing_are_refused_and_mean_nothing_outside_the_list() {
+    let mut model = on("train-6");
+    press(&mut model, "space");
+    assert_eq!(press(&mut model, "X"), []);
+    assert!(flash(&model).contains("none of the 1 marked runs allows it"), "{}", flash(&model));
+    // In triage the run that is shown is meant, and no other.
+    press(&mut model, "k t P");
+    assert!(matches!(model.popups.last(), Some(Popup::Confirm(confirm)) if confirm.title == "Retry the publication?"));
+}
+
+#[test]
+fn the_way_through_views_runs_and_filters_leads_back_and_forward() {
+    let mut model = model();
+    let place = |model: &Model| (model.view, selected(model), model.panes.runs.filter().to_string());
+    let start = place(&model);
+    assert_eq!(press(&mut model, "H"), []);
+    assert!(flash(&model).contains("this is where it began"), "{}", flash(&model));
+    // Moving along the rows is no step; a view, a filter and a run that is jumped to are.
+    press(&mut model, "j j 1");
+    let moved = (start.0, selected(&model), start.2.clone());
+    press(&mut model, "/");
+    write(&mut model, "state=failed");
+    press(&mut model, "enter");
+    let filtered = place(&model);
+    press(&mut model, "t :");
+    write(&mut model, "train-6");
+    press(&mut model, "down down enter");
+    let mut way = vec![place(&model)];
+    while !model.history.back.is_empty() {
+        press(&mut model, "H");
+        way.push(place(&model));
+    }
+    assert_eq!(way.last(), Some(&moved));
+    assert!(way.contains(&filtered), "{way:?}");
+    press(&mut model, ":");
+    write(&mut model, "history-on");
+    assert!(crate::console::view::text(&model).contains("on to runs > "), "{}", crate::console::view::text(&model));
+    press(&mut model, "esc");
+    for expected in way.iter().rev().skip(1) {
+        press(&mut model, "L");
+        assert_eq!(&place(&model), expected);
+    }
+    assert_eq!(press(&mut model, "L"), []);
+    assert!(flash(&model).contains("nothing was gone back from"));
+    // A new step forgets what was gone back from.
+    press(&mut model, "H 4");
+    assert!(model.history.forward.is_empty());
+}
+
+#[test]
+fn earlier_commands_are_taken_up_again() {
+    let mut model = model();
+    for command in ["filter age<2h", "pins"] {
+        press(&mut model, ":");
+        write(&mut model, command);
+        press(&mut model, "enter");
+    }
+    press(&mut model, ":");
+    let typed = |model: &Model| match model.popups.last() {
+        Some(Popup::Palette(palette)) => palette.prompt.text().to_owned(),
+        _ => "closed".into(),
+    };
+    for (key, text) in [("up", "pins"), ("up", "filter age<2h"), ("up", "filter age<2h"), ("down", "pins"), ("down", ""), ("down", "")] {
+        press(&mut model, key);
+        assert_eq!(typed(&model), text, "{key}");
+    }
+    // Further down it is the hits that are chosen from, and up leads back to them first.
+    press(&mut model, "up");
+    assert_eq!(typed(&model), "");
+    press(&mut model, "up up enter");
+    assert!(model.popups.is_empty(), "{:?}", model.popups.len());
+}

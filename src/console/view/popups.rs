@@ -94,14 +94,15 @@ fn confirm(model: &Model, buf: &mut Buffer, body: Rect, asked: &Confirm) {
 fn ask(model: &Model, buf: &mut Buffer, body: Rect, asked: &Ask) {
     let mut canvas = boxed(model, buf, body, asked.kind.order("").name(), 72, 8);
     let width = canvas.width().saturating_sub(1);
-    canvas.text(1, 0, width, &format!("run {}  now {}", asked.run_key, asked.stood), Role::Value);
+    canvas.text(1, 0, width, &format!("{}  now {}", asked.whom(), asked.stood), Role::Value);
     canvas.text(1, 1, width, asked.kind.question(), Role::Text);
     typed(&mut canvas, 1, 2, "> ", &asked.words);
     if let Some(key) = &asked.typed {
         canvas.text(1, 4, width, &format!("This cannot be undone. Type {} to do it:", asked.expected()), Role::Danger);
         typed(&mut canvas, 1, 5, "> ", key);
     }
-    let command = asked.kind.order(asked.words.text()).command(&asked.run_key);
+    let key = if asked.all.is_empty() { asked.run_key.as_str() } else { "KEY" };
+    let command = asked.kind.order(asked.words.text()).command(key) + if asked.all.is_empty() { "" } else { "  for each" };
     match &asked.problem {
         Some(problem) => canvas.text(1, 7, width, problem, Role::Bad),
         None => canvas.text(1, 7, width, &command, Role::Dim),
