@@ -302,7 +302,10 @@ fn row_ids(labelled: &Labelled, batch: &RecordBatch, events: &Events, rows: &UIn
             offset: &offset_text,
             payload_hash,
         };
-        builder.append_value(ids.row_id(place))?;
+        ids.push(place);
+    }
+    for id in ids.take() {
+        builder.append_value(id)?;
     }
     Ok(Arc::new(builder.finish()))
 }
