@@ -1,5 +1,6 @@
 //! One shard of events: who remains, and which label each remaining row has.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use arrow::array::{
 use arrow::datatypes::{Int32Type, Int64Type};
 use serde_json::{Value, json};
 
-use super::intake::{Assertions, EFFECTIVE_BAD, OBSERVED_BAD, OBSERVED_DIFFERS, column, short_digest};
+use super::intake::{Assertions, EFFECTIVE_BAD, OBSERVED_BAD, OBSERVED_DIFFERS, column, id_digest};
 use super::{KEPT, PHASE, decision_schema, maturity_cutoff};
 use crate::contract::ReasonCode;
 use crate::engine::EngineError;
@@ -97,7 +98,30 @@ pub(super) struct ShardOutcome {
     pub(super) late: Vec<Late>,
     pub(super) id_conflicts: Vec<String>,
     pub(super) id_conflict_total: u64,
-    selection: blake3::Hasher,
+    selection: Selection,
+}
+
+/// The digest over selections. Its bytes come in small pieces, and a hasher likes large ones.
+#[derive(Debug, Default)]
+struct Selection {
+    hasher: blake3::Hasher,
+    waiting: Vec<u8>,
+}
+
+impl Selection {
+    const MOST: usize = 1 << 16;
+
+    fn push(&mut self, bytes: &[u8]) {
+        if self.waiting.len() + bytes.len() > Self::MOST {
+            self.hasher.update(&self.waiting);
+            self.waiting.clear();
+        }
+        self.waiting.extend_from_slice(bytes);
+    }
+
+    fn digest(&self) -> blake3::Hash {
+        self.hasher.clone().update(&self.waiting).finalize()
+    }
 }
 
 impl ShardOutcome {
@@ -113,7 +137,7 @@ impl ShardOutcome {
             late: Vec::new(),
             id_conflicts: Vec::new(),
             id_conflict_total: 0,
-            selection: blake3::Hasher::new(),
+            selection: Selection::default(),
         }
     }
 
@@ -151,7 +175,7 @@ impl ShardOutcome {
         self.id_conflicts.extend(other.id_conflicts);
         self.id_conflicts.sort();
         self.id_conflicts.truncate(KEPT);
-        self.selection.update(other.selection.finalize().as_bytes());
+        self.selection.push(other.selection.digest().as_bytes());
     }
 
     /// Keeps those nearest to the cut-off and those farthest from it, so that the worst one is told.
@@ -164,7 +188,7 @@ impl ShardOutcome {
 
     /// Digest over every selection, shard by shard, in event order.
     pub(super) fn digest(&self) -> String {
-        self.selection.finalize().to_hex().to_string()
+        self.selection.digest().to_hex().to_string()
     }
 }
 
@@ -226,16 +250,28 @@ fn longs(batch: &RecordBatch, at: usize) -> Result<Int64Array, EngineError> {
     batch.columns().get(at).and_then(|c| c.as_primitive_opt::<Int64Type>()).cloned().ok_or_else(|| internal("int64"))
 }
 
+/// Rows ordered by a text and, where it is the same, by `then`. The first bytes of the texts lie beside the
+/// row numbers, so that most comparisons look no further.
+fn by_text(texts: &StringArray, then: impl Fn(usize, usize) -> Ordering) -> Vec<u32> {
+    let front = |row: u32| {
+        let mut front = [0u8; 16];
+        front.iter_mut().zip(texts.value(row as usize).bytes()).for_each(|(slot, byte)| *slot = byte);
+        u128::from_be_bytes(front)
+    };
+    let mut rows: Vec<(u128, u32)> = (0..texts.len() as u32).map(|row| (front(row), row)).collect();
+    rows.sort_unstable_by(|(front_a, a), (front_b, b)| {
+        let (a, b) = (*a as usize, *b as usize);
+        front_a.cmp(front_b).then_with(|| texts.value(a).cmp(texts.value(b))).then_with(|| then(a, b))
+    });
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
 impl Subjects {
     fn of(batch: &RecordBatch) -> Result<Self, EngineError> {
         let column = |at: usize| batch.columns().get(at).ok_or_else(|| internal("subject"));
         let (event_id, lane, offset) =
             (texts(batch, subject::EVENT_ID)?, ints(batch, subject::LANE)?, Offsets::of(column(subject::OFFSET)?.as_ref())?);
-        let mut order: Vec<u32> = (0..batch.num_rows() as u32).collect();
-        order.sort_unstable_by(|a, b| {
-            let (a, b) = (*a as usize, *b as usize);
-            event_id.value(a).cmp(event_id.value(b)).then_with(|| (lane.value(a), offset.get(a)).cmp(&(lane.value(b), offset.get(b))))
-        });
+        let order = by_text(&event_id, |a, b| (lane.value(a), offset.get(a)).cmp(&(lane.value(b), offset.get(b))));
         let hash = column(subject::HASH)?.as_fixed_size_binary_opt().cloned().ok_or_else(|| internal("hash"))?;
         Ok(Subjects {
             hash,
@@ -269,16 +305,10 @@ impl Claims {
             texts(batch, column::ASSERTION)?,
             longs(batch, column::OBSERVED)?,
         );
-        let mut order: Vec<u32> = (0..batch.num_rows() as u32).collect();
-        order.sort_unstable_by(|a, b| {
-            let (a, b) = (*a as usize, *b as usize);
-            let seen = |row: usize| if observed.is_valid(row) { observed.value(row) } else { i64::MAX };
-            event_id
-                .value(a)
-                .cmp(event_id.value(b))
-                .then_with(|| label_type.value(a).cmp(&label_type.value(b)))
-                .then_with(|| seen(b).cmp(&seen(a)))
-                .then_with(|| assertion.value(b).cmp(assertion.value(a)))
+        let seen = |row: usize| if observed.is_valid(row) { observed.value(row) } else { i64::MAX };
+        let order = by_text(&event_id, |a, b| {
+            let by_type = label_type.value(a).cmp(&label_type.value(b));
+            by_type.then_with(|| seen(b).cmp(&seen(a))).then_with(|| assertion.value(b).cmp(assertion.value(a)))
         });
         Ok(Claims {
             value: texts(batch, column::VALUE)?,
@@ -393,8 +423,8 @@ impl<'d> Decide<'d> {
             claim_at = mine.end;
             sink.event_id.append_value(id);
             sink.key_shard.push(subjects.key_shard.value(survivor) as u32);
-            outcome.selection.update(&(id.len() as u64).to_le_bytes());
-            outcome.selection.update(id.as_bytes());
+            outcome.selection.push(&(id.len() as u64).to_le_bytes());
+            outcome.selection.push(id.as_bytes());
             self.label(&claims, mine, types, &mut outcome, &mut sink);
         }
         outcome.trim_late();
@@ -501,7 +531,7 @@ impl<'d> Decide<'d> {
                 own,
             )
         } else if !self.assertions.inconsistent.is_empty()
-            && self.assertions.inconsistent.contains(&short_digest(&[claims.assertion.value(row).as_bytes()]))
+            && self.assertions.inconsistent.contains(&id_digest(claims.assertion.value(row)))
         {
             (ReasonCode::LabelTimelineInconsistent, "this assertion id stands for two contents".to_owned(), observed)
         } else if flags & OBSERVED_BAD != 0 {
@@ -587,11 +617,11 @@ fn record(decision: &Decision<'_>, label_type: usize, outcome: &mut ShardOutcome
         _ => counts.not_found += 1,
     }
     let text = |t: Option<&str>| t.map_or(u64::MAX, |t| t.len() as u64).to_le_bytes();
-    outcome.selection.update(&[decision.status as u8]);
-    outcome.selection.update(&decision.observed.unwrap_or(i64::MIN).to_le_bytes());
+    outcome.selection.push(&[decision.status as u8]);
+    outcome.selection.push(&decision.observed.unwrap_or(i64::MIN).to_le_bytes());
     for part in [decision.value, decision.assertion] {
-        outcome.selection.update(&text(part));
-        outcome.selection.update(part.unwrap_or_default().as_bytes());
+        outcome.selection.push(&text(part));
+        outcome.selection.push(part.unwrap_or_default().as_bytes());
     }
 }
 
