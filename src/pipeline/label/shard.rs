@@ -1,6 +1,5 @@
 //! One shard of events: who remains, and which label each remaining row has.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use super::{KEPT, PHASE, decision_schema, maturity_cutoff};
 use crate::contract::ReasonCode;
 use crate::engine::EngineError;
 use crate::engine::merge::Offsets;
+use crate::engine::order::{ByText, by_text};
 use crate::engine::spool::Spool;
 use crate::pipeline::gate::Refusal;
 use crate::pipeline::projection::{KEPT as KEPT_ROW, subject};
@@ -219,7 +219,7 @@ struct Subjects {
     ts: Int64Array,
     key_shard: Int32Array,
     drop: Int32Array,
-    order: Vec<u32>,
+    order: ByText,
 }
 
 /// The assertions of a shard, sorted by (event id, type, observed descending, assertion descending).
@@ -231,7 +231,7 @@ struct Claims {
     observed: Int64Array,
     embedded: Int64Array,
     flags: Int32Array,
-    order: Vec<u32>,
+    order: ByText,
 }
 
 fn internal(what: &str) -> EngineError {
@@ -248,22 +248,6 @@ fn ints(batch: &RecordBatch, at: usize) -> Result<Int32Array, EngineError> {
 
 fn longs(batch: &RecordBatch, at: usize) -> Result<Int64Array, EngineError> {
     batch.columns().get(at).and_then(|c| c.as_primitive_opt::<Int64Type>()).cloned().ok_or_else(|| internal("int64"))
-}
-
-/// Rows ordered by a text and, where it is the same, by `then`. The first bytes of the texts lie beside the
-/// row numbers, so that most comparisons look no further.
-fn by_text(texts: &StringArray, then: impl Fn(usize, usize) -> Ordering) -> Vec<u32> {
-    let front = |row: u32| {
-        let mut front = [0u8; 16];
-        front.iter_mut().zip(texts.value(row as usize).bytes()).for_each(|(slot, byte)| *slot = byte);
-        u128::from_be_bytes(front)
-    };
-    let mut rows: Vec<(u128, u32)> = (0..texts.len() as u32).map(|row| (front(row), row)).collect();
-    rows.sort_unstable_by(|(front_a, a), (front_b, b)| {
-        let (a, b) = (*a as usize, *b as usize);
-        front_a.cmp(front_b).then_with(|| texts.value(a).cmp(texts.value(b))).then_with(|| then(a, b))
-    });
-    rows.into_iter().map(|(_, row)| row).collect()
 }
 
 impl Subjects {
@@ -286,14 +270,7 @@ impl Subjects {
     }
 
     fn row(&self, at: usize) -> usize {
-        self.order.get(at).copied().unwrap_or_default() as usize
-    }
-
-    /// The rows of the event at `start`, as positions in the order.
-    fn event(&self, start: usize) -> Range<usize> {
-        let id = self.event_id.value(self.row(start));
-        let end = (start + 1..self.order.len()).find(|at| self.event_id.value(self.row(*at)) != id).unwrap_or(self.order.len());
-        start..end
+        self.order.row(at)
     }
 }
 
@@ -323,20 +300,7 @@ impl Claims {
     }
 
     fn row(&self, at: usize) -> usize {
-        self.order.get(at).copied().unwrap_or_default() as usize
-    }
-
-    /// Positions of an event's claims, searched from `from` on.
-    fn of_event(&self, id: &str, from: usize) -> Range<usize> {
-        let mut start = from;
-        while start < self.order.len() && self.event_id.value(self.row(start)) < id {
-            start += 1;
-        }
-        let mut end = start;
-        while end < self.order.len() && self.event_id.value(self.row(end)) == id {
-            end += 1;
-        }
-        start..end
+        self.order.row(at)
     }
 
     fn text(&self, row: usize) -> Option<&str> {
@@ -408,7 +372,8 @@ impl<'d> Decide<'d> {
         let mut sink = Sink::new(types);
         let (mut at, mut claim_at) = (0, 0);
         while at < subjects.order.len() {
-            let rows = subjects.event(at);
+            let rows = subjects.order.same(at);
+            let first = at;
             at = rows.end;
             let Some(survivor) = self.survivor(&subjects, rows, &mut outcome) else { continue };
             let drop = subjects.drop.value(survivor);
@@ -419,7 +384,7 @@ impl<'d> Decide<'d> {
             outcome.targets += 1;
             outcome.mature_rows += u64::from(subjects.ts.value(survivor) <= self.mature);
             let id = subjects.event_id.value(survivor);
-            let mine = claims.of_event(id, claim_at);
+            let mine = claims.order.find(&subjects.order, first, claim_at);
             claim_at = mine.end;
             sink.event_id.append_value(id);
             sink.key_shard.push(subjects.key_shard.value(survivor) as u32);
