@@ -1,6 +1,8 @@
 //! Digests of bytes and of canonical JSON, and their spelling in hex. Names of things are made of these in
 //! `identity`.
 
+pub mod many;
+
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -23,18 +25,19 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 
 /// Lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len() * 2);
+    let mut out = Vec::with_capacity(bytes.len() * 2);
     push_hex(bytes, &mut out);
-    out
+    String::from_utf8(out).unwrap_or_default()
 }
 
 /// Appends lower-case hex.
-pub fn push_hex(bytes: &[u8], out: &mut String) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        for nibble in [byte >> 4, byte & 15] {
-            out.push(char::from(HEX.get(usize::from(nibble)).copied().unwrap_or(b'0')));
-        }
+pub fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
+    // Without a table, so that the digits of many bytes are made at once.
+    let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
+    let start = out.len();
+    out.resize(start + 2 * bytes.len(), 0);
+    for (pair, byte) in out.get_mut(start..).unwrap_or_default().chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
     }
 }
 
@@ -44,13 +47,39 @@ pub fn unhex32(text: &str) -> Option<[u8; 32]> {
     if bytes.len() != 64 {
         return None;
     }
+    // What is no digit is remembered and told at the end, so that no byte waits for the one before it.
+    let value = |digit: u8| match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        b'A'..=b'F' => digit - b'A' + 10,
+        _ => u8::MAX,
+    };
     let mut out = [0u8; 32];
+    let mut seen = 0;
     for (slot, pair) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-        let mut value = 0;
-        for digit in pair {
-            value = value << 4 | (*digit as char).to_digit(16)? as u8;
+        if let [high, low] = pair {
+            let (high, low) = (value(*high), value(*low));
+            seen |= high | low;
+            *slot = high << 4 | low & 15;
         }
-        *slot = value;
     }
-    Some(out)
+    (seen < 16).then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_goes_both_ways_and_what_is_none_is_refused() {
+        let bytes: [u8; 32] = std::array::from_fn(|at| (at * 37 + 250) as u8);
+        let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!((hex(&bytes), unhex32(&text), unhex32(&text.to_uppercase())), (text.clone(), Some(bytes), Some(bytes)));
+        for wrong in ["g", "/", ":", "@", "`", "G", "\u{e9}"] {
+            let mut text = text.clone();
+            text.replace_range(40..40 + wrong.len(), wrong);
+            assert_eq!(unhex32(&text), None, "{wrong}");
+        }
+        assert_eq!(unhex32(&text[1..]), None);
+    }
 }

@@ -5,10 +5,13 @@
 //! scope, filters, policy, config and code revisions, correction stamp. Not in it: request id, run
 //! facts, parity anchor, profile and launcher policy, label state, serving source, clock, host.
 
+use std::io::Write;
+
 use serde_json::{Map, Value, json};
 
 use crate::contract::intent::Intent;
 use crate::contract::manifest::DatasetId;
+use crate::digest::many::{Hash, Texts};
 use crate::digest::{digest, push_hex, recipe_digest};
 
 /// What the authority resolved to, as far as it is part of the identity.
@@ -85,12 +88,15 @@ pub fn plan_id(identity: &Value) -> String {
     format!("plan_{}", first32(&recipe_digest("ofs.build_plan.v1", identity)))
 }
 
-/// Makes row ids without an allocation a row: the parts that never change are laid down once.
-#[derive(Debug, Clone)]
+/// Makes row ids, many at once: the parts that never change are laid down once.
+#[derive(Debug)]
 pub struct RowIds {
-    group_digest: String,
-    platform_run_id: String,
-    buffer: String,
+    /// What stands between event id and offset.
+    before_offset: String,
+    /// What stands between payload hash and topic.
+    before_topic: String,
+    texts: Texts,
+    ids: Vec<Hash>,
 }
 
 /// What names a row besides the data set's constants.
@@ -113,44 +119,55 @@ pub struct RowPlace<'a> {
 impl RowIds {
     /// For one run and feature group.
     pub fn new(platform_run_id: &str, group_digest: &str) -> Self {
-        RowIds { group_digest: group_digest.to_owned(), platform_run_id: platform_run_id.to_owned(), buffer: String::new() }
+        let mut run = Vec::new();
+        push_json_string(platform_run_id, &mut run);
+        RowIds {
+            before_offset: format!(",\"feature_group_digest\":\"{group_digest}\",\"offset\":\""),
+            before_topic: format!("\",\"platform_run_id\":{},\"recipe\":\"ofs.row_id.v1\",\"topic\":", String::from_utf8_lossy(&run)),
+            texts: Texts::new(),
+            ids: Vec::new(),
+        }
     }
 
-    /// First 16 bytes of BLAKE3 over canonical `{recipe:"ofs.row_id.v1", platform_run_id, event_id,
-    /// topic, partition, offset_kind, offset, payload_hash, feature_group_digest}`; the offset is text,
-    /// the partition a number, as in every slice.
-    pub fn row_id(&mut self, place: RowPlace<'_>) -> [u8; 16] {
-        use std::fmt::Write;
-        let out = &mut self.buffer;
-        out.clear();
-        out.push_str("{\"event_id\":");
+    /// Adds the next row. Its id is the first 16 bytes of BLAKE3 over canonical
+    /// `{recipe:"ofs.row_id.v1", platform_run_id, event_id, topic, partition, offset_kind, offset,
+    /// payload_hash, feature_group_digest}`; the offset is text, the partition a number, as in every slice.
+    pub fn push(&mut self, place: RowPlace<'_>) {
+        let out = self.texts.text();
+        out.extend_from_slice(b"{\"event_id\":");
         push_json_string(place.event_id, out);
-        let _ = write!(
-            out,
-            ",\"feature_group_digest\":\"{}\",\"offset\":\"{}\",\"offset_kind\":\"{}\",\"partition\":{},\"payload_hash\":\"",
-            self.group_digest, place.offset, place.offset_kind, place.partition
-        );
+        out.extend_from_slice(self.before_offset.as_bytes());
+        out.extend_from_slice(place.offset.as_bytes());
+        out.extend_from_slice(b"\",\"offset_kind\":\"");
+        out.extend_from_slice(place.offset_kind.as_bytes());
+        out.extend_from_slice(b"\",\"partition\":");
+        // Writing to memory does not fail.
+        let _ = write!(out, "{}", place.partition);
+        out.extend_from_slice(b",\"payload_hash\":\"");
         push_hex(place.payload_hash, out);
-        out.push_str("\",\"platform_run_id\":");
-        push_json_string(&self.platform_run_id, out);
-        out.push_str(",\"recipe\":\"ofs.row_id.v1\",\"topic\":");
+        out.extend_from_slice(self.before_topic.as_bytes());
         push_json_string(place.topic, out);
-        out.push('}');
-        let mut id = [0u8; 16];
-        for (slot, byte) in id.iter_mut().zip(blake3::hash(out.as_bytes()).as_bytes()) {
-            *slot = *byte;
+        out.push(b'}');
+        self.texts.end();
+        if self.texts.len() >= Texts::BATCH {
+            self.texts.digest_into(&mut self.ids);
         }
-        id
+    }
+
+    /// The ids of the rows that were added since the last call, in their order.
+    pub fn take(&mut self) -> impl Iterator<Item = [u8; 16]> {
+        self.texts.digest_into(&mut self.ids);
+        self.ids.drain(..).map(|hash| hash.first_chunk().copied().unwrap_or_default())
     }
 }
 
-fn push_json_string(text: &str, out: &mut String) {
+fn push_json_string(text: &str, out: &mut Vec<u8>) {
     if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
-        out.push('"');
-        out.push_str(text);
-        out.push('"');
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
     } else {
-        out.push_str(&Value::String(text.to_owned()).to_string());
+        out.extend_from_slice(Value::String(text.to_owned()).to_string().as_bytes());
     }
 }
 
@@ -180,14 +197,15 @@ mod tests {
         let id = id_of(&sample());
         let request = request_hash(&intent::parse(sample().to_string().as_bytes()).unwrap(), &[]);
         let mut ids = RowIds::new("platform_20260210T122800Z", &"f".repeat(64));
-        let row = hex(&ids.row_id(RowPlace {
+        ids.push(RowPlace {
             event_id: "evt_001",
             topic: "t",
             partition: 0,
             offset_kind: "kinesis_sequence",
             offset: "100",
             payload_hash: &[0xaa; 32],
-        }));
+        });
+        let row = ids.take().map(|id| hex(&id)).collect::<String>();
         let golden = [
             (run_key("ofs.phase8.req.001"), "6be3ed997ca84bd9a164bfd46a15f578"),
             (id.fingerprint, "b4844b53f7100cc23314118a19b901a7a7fae3c6c4f979c52426801307d0306a"),
@@ -206,7 +224,12 @@ mod tests {
         let place =
             RowPlace { event_id: "e\"\n", topic: "t", partition: 3, offset_kind: "kafka_offset", offset: "7", payload_hash: &[1; 32] };
         let value = json!({"recipe": "ofs.row_id.v1", "platform_run_id": "R", "event_id": "e\"\n", "topic": "t", "partition": 3, "offset_kind": "kafka_offset", "offset": "7", "payload_hash": "01".repeat(32), "feature_group_digest": "d"});
-        assert_eq!(hex(&ids.row_id(place)), digest(&value).chars().take(32).collect::<String>());
+        // More rows than are digested at once, and one whose neighbours differ in length.
+        let other = RowPlace { event_id: "a much longer event id than that of all the rows around it", offset: "123456789", ..place };
+        (0..600).for_each(|row| ids.push(if row == 300 { other } else { place }));
+        let found: Vec<String> = ids.take().map(|id| hex(&id)).collect();
+        let wanted: String = digest(&value).chars().take(32).collect();
+        assert!(found.len() == 600 && found.iter().enumerate().all(|(row, id)| (*id == wanted) == (row != 300)));
     }
 
     #[test]

@@ -564,9 +564,22 @@ impl<'t> Item<'t> {
 
     /// The field `key` of an object.
     pub fn get(self, key: &str) -> Option<Item<'t>> {
-        self.pairs()
-            .find(|(k, _)| if k.node().escaped { k.str().is_some_and(|k| k == key) } else { k.raw() == key })
-            .map(|(_, value)| value)
+        // Every record is asked for a dozen fields: keys are passed over by their length alone.
+        let nodes = self.doc.tape.nodes.as_slice();
+        let object = nodes.get(self.at).filter(|node| node.kind == Kind::Object)?;
+        let mut at = self.at + 1;
+        while at < object.next as usize {
+            let (name, value) = (nodes.get(at)?, nodes.get(at + 1)?);
+            let length = (name.end - name.start) as usize;
+            if name.escaped || length == key.len() {
+                let text = self.doc.text.as_bytes().get(name.start as usize..name.end as usize)?;
+                if text == key.as_bytes() || name.escaped && unescape(text) == key {
+                    return Some(Item { doc: self.doc, at: at + 1 });
+                }
+            }
+            at = value.next as usize;
+        }
+        None
     }
 
     /// Canonical text of this value: keys sorted by code point, compact, ASCII with `\uXXXX` escapes,

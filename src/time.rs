@@ -6,7 +6,6 @@
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use jiff::civil;
 use jiff::tz::Offset;
 use serde::{Serialize, Serializer};
 
@@ -78,13 +77,43 @@ impl Instant {
             }
             _ => return Err(TimeError("a zone is missing or not `Z` or `+hh:mm`")),
         };
-        let impossible = |_| TimeError("an impossible date or time");
-        let narrow = |n: i64| i8::try_from(n).map_err(|_| TimeError("an impossible date or time"));
-        let year = i16::try_from(year).map_err(|_| TimeError("an impossible date or time"))?;
-        let civil = civil::DateTime::new(year, narrow(month)?, narrow(day)?, narrow(hour)?, narrow(minute)?, narrow(second)?, 0)
-            .map_err(impossible)?;
-        let seconds = Offset::UTC.to_timestamp(civil).map_err(impossible)?.as_second();
+        let impossible = TimeError("an impossible date or time");
+        let days = days_of(year, month, day).ok_or_else(|| impossible.clone())?;
+        if hour > 23 || minute > 59 || second > 59 {
+            return Err(impossible);
+        }
+        let seconds = days * DAY_SECONDS + hour * 3_600 + minute * 60 + second;
+        if seconds > LAST_SECOND {
+            return Err(impossible);
+        }
         Ok(Instant((seconds - offset_seconds) * 1_000_000 + micros))
+    }
+
+    /// The normal form `YYYY-MM-DDTHH:MM:SS.ffffffZ`, for the years 0 to 9999.
+    pub fn text(self) -> Option<[u8; 27]> {
+        let (seconds, micros) = (self.0.div_euclid(1_000_000), self.0.rem_euclid(1_000_000));
+        let (year, month, day) = date_of(seconds.div_euclid(DAY_SECONDS));
+        if !(0..=9_999).contains(&year) || seconds > LAST_SECOND {
+            return None;
+        }
+        let of_day = seconds.rem_euclid(DAY_SECONDS);
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        let fields = [
+            (0, 4, year),
+            (5, 7, month),
+            (8, 10, day),
+            (11, 13, of_day / 3_600),
+            (14, 16, of_day / 60 % 60),
+            (17, 19, of_day % 60),
+            (20, 26, micros),
+        ];
+        for (from, to, mut value) in fields {
+            for digit in text.get_mut(from..to).unwrap_or_default().iter_mut().rev() {
+                *digit = b'0' + (value % 10) as u8;
+                value /= 10;
+            }
+        }
+        Some(text)
     }
 
     /// This instant moved by whole microseconds, stopping at the ends of the range.
@@ -93,12 +122,51 @@ impl Instant {
     }
 }
 
+const DAY_SECONDS: i64 = 86_400;
+/// The last second that [`jiff::Timestamp`] has: an instant beyond could not be shown.
+const LAST_SECOND: i64 = 253_402_207_200;
+
+/// Days since 1970-01-01 of a date of the years 0 to 9999, where it is one.
+///
+/// A build reads several instants an event, so this and its inverse are done in a few multiplications: years begin in
+/// March, so that the leap day is the last of its year. A test holds both against jiff's calendar.
+fn days_of(year: i64, month: i64, day: i64) -> Option<i64> {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let last = match month {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if !(1..=last).contains(&day) {
+        return None;
+    }
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let of_year = (153 * month + 2) / 5 + day - 1;
+    Some(era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468)
+}
+
+/// The date that lies so many days after 1970-01-01; the inverse of [`days_of`].
+fn date_of(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    if month < 10 { (era * 400 + year, month + 3, day) } else { (era * 400 + year + 1, month - 9, day) }
+}
+
 fn digits(bytes: Option<&[u8]>) -> Option<i64> {
     bytes?.iter().try_fold(0i64, |sum, b| b.is_ascii_digit().then(|| sum * 10 + i64::from(b - b'0')))
 }
 
 impl fmt::Display for Instant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(text) = self.text() {
+            return f.write_str(std::str::from_utf8(&text).unwrap_or_default());
+        }
         match jiff::Timestamp::from_microsecond(self.0) {
             Ok(stamp) => {
                 let dt = Offset::UTC.to_datetime(stamp);
@@ -225,7 +293,30 @@ mod tests {
         assert!(!ObservedTime(cutoff.plus_micros(1)).known_at(cutoff));
     }
 
+    #[test]
+    fn the_calendar_is_the_crates() {
+        let start = jiff::civil::date(0, 1, 1);
+        let epoch = days_of(0, 1, 1).unwrap();
+        for (date, days) in start.series(jiff::Span::new().days(1)).zip(epoch..) {
+            let (year, month, day) = (i64::from(date.year()), i64::from(date.month()), i64::from(date.day()));
+            assert_eq!((days_of(year, month, day), date_of(days)), (Some(days), (year, month, day)), "{date}");
+        }
+        for (year, month, day) in [(2026, 0, 1), (2026, 13, 1), (2026, 1, 0), (2026, 4, 31), (2100, 2, 29), (2024, 2, 30)] {
+            assert_eq!(days_of(year, month, day), None);
+        }
+        assert_eq!(days_of(1970, 1, 1), Some(0));
+        // What jiff could not show is none of ours either.
+        assert_eq!(Instant::parse("9999-12-30T22:00:00.999999Z").unwrap().0, jiff::Timestamp::MAX.as_microsecond());
+        assert!(Instant::parse("9999-12-30T22:00:01Z").is_err());
+    }
+
     proptest! {
+        #[test]
+        fn the_text_is_the_crates(micros in -62_167_219_200_000_000i64..253_402_207_200_999_999) {
+            let theirs = jiff::Timestamp::from_microsecond(micros).unwrap().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
+            prop_assert_eq!(Instant(micros).to_string(), theirs);
+        }
+
         #[test]
         fn normal_form_round_trips(micros in -62_000_000_000_000_000i64..200_000_000_000_000_000) {
             let instant = Instant(micros);

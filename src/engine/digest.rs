@@ -19,9 +19,8 @@ use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int32Type, Int64Ty
 use serde_json::{Value, json};
 
 use super::EngineError;
-
-/// A hash.
-pub type Hash = [u8; 32];
+pub use crate::digest::many::Hash;
+use crate::digest::many::Texts;
 
 enum Column<'b> {
     Utf8(&'b StringArray),
@@ -129,16 +128,20 @@ impl Column<'_> {
 /// A type that no column of a data set has.
 pub fn leaves(batch: &RecordBatch) -> Result<Vec<Hash>, EngineError> {
     let columns = batch.columns().iter().map(|a| column(a.as_ref())).collect::<Result<Vec<_>, _>>()?;
-    let mut buffer = Vec::with_capacity(512);
+    let mut texts = Texts::new();
     let mut leaves = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
-        buffer.clear();
-        buffer.push(0);
+        let text = texts.text();
+        text.push(0);
         for column in &columns {
-            column.encode(row, &mut buffer);
+            column.encode(row, text);
         }
-        leaves.push(*blake3::hash(&buffer).as_bytes());
+        texts.end();
+        if texts.len() >= Texts::BATCH {
+            texts.digest_into(&mut leaves);
+        }
     }
+    texts.digest_into(&mut leaves);
     Ok(leaves)
 }
 
@@ -154,12 +157,32 @@ pub fn encoded(batch: &RecordBatch, row: usize) -> Result<Vec<u8>, EngineError> 
     Ok(bytes)
 }
 
+fn node_text(left: &Hash, right: &Hash, out: &mut Vec<u8>) {
+    out.push(1);
+    out.extend_from_slice(left);
+    out.extend_from_slice(right);
+}
+
 fn node(left: &Hash, right: &Hash) -> Hash {
-    let mut bytes = [0u8; 65];
-    for (slot, byte) in bytes.iter_mut().zip(std::iter::once(&1u8).chain(left).chain(right)) {
-        *slot = *byte;
+    let mut text = Vec::with_capacity(65);
+    node_text(left, right, &mut text);
+    *blake3::hash(&text).as_bytes()
+}
+
+/// The nodes above a level of an even number of nodes.
+fn above(level: &[Hash], texts: &mut Texts) -> Vec<Hash> {
+    let mut nodes = Vec::with_capacity(level.len() / 2);
+    for pair in level.chunks_exact(2) {
+        if let [left, right] = pair {
+            node_text(left, right, texts.text());
+            texts.end();
+        }
+        if texts.len() >= Texts::BATCH {
+            texts.digest_into(&mut nodes);
+        }
     }
-    *blake3::hash(&bytes).as_bytes()
+    texts.digest_into(&mut nodes);
+    nodes
 }
 
 /// The way of one leaf to the top: what its subtree was joined with, from the bottom up. On which side each
@@ -197,15 +220,32 @@ impl Tree {
         Self::default()
     }
 
-    /// Adds the next leaf.
-    pub fn push(&mut self, leaf: Hash) {
-        self.push_beside(leaf, &mut Audit::default());
-    }
-
     /// Adds the next leaf, and notes what the watched leaf meets on its way up.
     pub fn push_beside(&mut self, leaf: Hash, audit: &mut Audit) {
-        let mut entry = (1u64, leaf);
-        self.count += 1;
+        self.grow(1, leaf, audit);
+    }
+
+    /// Adds the next leaves.
+    pub fn extend(&mut self, mut leaves: &[Hash]) {
+        let mut texts = Texts::new();
+        while !leaves.is_empty() {
+            // The largest complete subtree that can begin here and has all its leaves.
+            let fits = 1 << leaves.len().ilog2();
+            let size = 1u64.checked_shl(self.count.trailing_zeros()).map_or(fits, |aligned| fits.min(aligned));
+            let Some((subtree, rest)) = leaves.split_at_checked(usize::try_from(size).unwrap_or(1)) else { return };
+            leaves = rest;
+            let mut level = above(subtree, &mut texts);
+            while level.len() > 1 {
+                level = above(&level, &mut texts);
+            }
+            self.grow(size, level.first().or(subtree.first()).copied().unwrap_or_default(), &mut Audit::default());
+        }
+    }
+
+    /// Adds a complete subtree of `size` leaves.
+    fn grow(&mut self, size: u64, top: Hash, audit: &mut Audit) {
+        let mut entry = (size, top);
+        self.count += size;
         while let Some((size, left)) = self.stack.last().copied().filter(|(size, _)| *size == entry.0) {
             self.stack.pop();
             audit.joined(self.count - 2 * size, (size, &left), (size, &entry.1));
@@ -267,10 +307,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_streamed_tree_is_the_recursive_one(n in 0usize..70) {
+        fn the_streamed_tree_is_the_recursive_one(n in 0usize..70, cuts in prop::collection::vec(0usize..40, 0..9)) {
             let leaves: Vec<Hash> = (0..n).map(|i| *blake3::hash(&[i as u8]).as_bytes()).collect();
             let mut tree = Tree::new();
-            leaves.iter().for_each(|l| tree.push(*l));
+            let mut rest = leaves.as_slice();
+            for cut in cuts {
+                let (next, after) = rest.split_at(cut.min(rest.len()));
+                tree.extend(next);
+                rest = after;
+            }
+            tree.extend(rest);
+            prop_assert_eq!(tree.count(), n as u64);
             let mut bytes = vec![2u8];
             bytes.extend_from_slice(&[9; 32]);
             bytes.extend_from_slice(&(n as u64).to_le_bytes());

@@ -1,7 +1,7 @@
 //! External sort of fixed-width records, compared as bytes: sorted runs in memory, spilled beyond the
 //! budget, merged at the end. Used for what must be seen in offset order, however it arrived.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::PathBuf;
@@ -24,6 +24,12 @@ struct Runs<const W: usize> {
     spilled: Vec<PathBuf>,
 }
 
+/// The order of bytes. Where the first eight decide, as they do for digests, nothing else is looked at.
+fn compare<const W: usize>(a: &[u8; W], b: &[u8; W]) -> Ordering {
+    let front = |record: &[u8; W]| record.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
+    front(a).cmp(&front(b)).then_with(|| a.cmp(b))
+}
+
 fn bytes_of<const W: usize>(runs: &[Vec<[u8; W]>]) -> u64 {
     runs.iter().map(|r| (r.len() * W) as u64).sum()
 }
@@ -43,7 +49,7 @@ impl<const W: usize> Sorter<W> {
             return Ok(());
         }
         // Logs are nearly always in order already, which this sort notices in one pass.
-        records.sort();
+        records.sort_unstable_by(compare);
         records.shrink_to_fit();
         let within = self.budget.take((records.len() * W) as u64);
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);

@@ -146,6 +146,10 @@ impl Spool {
     /// # Errors
     /// Spill space that fails.
     pub fn shard(&self, shard: usize) -> Result<RecordBatch, EngineError> {
+        Ok(concat_batches(&self.schema, &self.pieces(shard)?)?)
+    }
+
+    fn pieces(&self, shard: usize) -> Result<Vec<RecordBatch>, EngineError> {
         let mut pieces = Vec::new();
         let spilled: Vec<(PathBuf, u32)> = {
             let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -159,17 +163,18 @@ impl Spool {
                 pieces.push(batch?);
             }
         }
-        Ok(concat_batches(&self.schema, &pieces)?)
+        Ok(pieces)
     }
 
-    /// Writes what `select` leaves of each shard, as an Arrow IPC stream of one batch a shard.
+    /// Writes what `select` leaves of each shard's pieces, as an Arrow IPC stream of one batch a shard.
     ///
     /// # Errors
     /// Spill space or a writer that fails, and whatever `select` says.
     pub fn save(&self, to: impl Write, mut select: impl FnMut(RecordBatch) -> Result<RecordBatch, EngineError>) -> Result<(), EngineError> {
         let mut writer = StreamWriter::try_new(to, &self.schema)?;
         for shard in 0..self.shards {
-            writer.write(&select(self.shard(shard)?)?)?;
+            let left = self.pieces(shard)?.into_iter().map(&mut select).collect::<Result<Vec<_>, _>>()?;
+            writer.write(&concat_batches(&self.schema, &left)?)?;
         }
         writer.finish()?;
         Ok(())

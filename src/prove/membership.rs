@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::dataset::{Opened, batch, open_part};
 use crate::contract::ReasonCode;
-use crate::digest::{hex, push_hex};
+use crate::digest::hex;
 use crate::engine::digest::{Audit, Tree, encoded, leaves, schema_digest};
 use crate::pipeline::gate::{Env, Phase, Refusal, document};
 use crate::store::Ref;
@@ -36,11 +36,9 @@ pub struct RowProof {
 impl RowProof {
     /// `ofs.row_proof.v1`, byte for byte as it is written: canonical, so that no other bytes say the same.
     pub fn document(&self) -> Vec<u8> {
-        let mut row = String::with_capacity(self.row.len() * 2);
-        push_hex(&self.row, &mut row);
         document(&json!({
             "schema_version": "ofs.row_proof.v1", "manifest_id": self.manifest_id, "event_id": self.event_id, "row_number": self.number, "rows": self.rows,
-            "rows_digest": self.rows_digest, "row": row, "path": self.path.iter().map(|h| hex(h)).collect::<Vec<_>>(),
+            "rows_digest": self.rows_digest, "row": hex(&self.row), "path": self.path.iter().map(|h| hex(h)).collect::<Vec<_>>(),
         }))
     }
 }

@@ -17,16 +17,24 @@ pub(crate) enum Line<'b> {
 #[derive(Debug)]
 pub(crate) struct Lines<R> {
     reader: BufReader<R>,
+    /// Bytes of the reader's buffer that were handed out as the last line.
+    lent: usize,
+    /// A line that does not lie in the reader's buffer as a whole.
     buffer: Vec<u8>,
 }
 
 impl<R: Read> Lines<R> {
     pub(crate) fn new(reader: R) -> Self {
-        Lines { reader: BufReader::with_capacity(1 << 20, reader), buffer: Vec::new() }
+        Lines { reader: BufReader::with_capacity(1 << 18, reader), lent: 0, buffer: Vec::new() }
     }
 
     /// The next line, or nothing at the end.
     pub(crate) fn next(&mut self) -> io::Result<Option<Line<'_>>> {
+        self.reader.consume(std::mem::take(&mut self.lent));
+        if let Some(end) = memchr::memchr(b'\n', self.reader.fill_buf()?) {
+            self.lent = end + 1;
+            return Ok(Some(Line::Text(self.reader.buffer().get(..end).unwrap_or_default(), true)));
+        }
         self.buffer.clear();
         let limit = MAX_TEXT as u64 + 1;
         let read = (&mut self.reader).take(limit).read_until(b'\n', &mut self.buffer)?;
@@ -50,7 +58,7 @@ impl<R: Read> Lines<R> {
             if available.is_empty() {
                 return Ok(false);
             }
-            let (used, done) = match available.iter().position(|b| *b == b'\n') {
+            let (used, done) = match memchr::memchr(b'\n', available) {
                 Some(at) => (at + 1, true),
                 None => (available.len(), false),
             };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray};
+use arrow::buffer::{Buffer, OffsetBuffer};
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
@@ -107,7 +108,7 @@ impl Collected {
             }
         }
         while let Some((file, leaves)) = self.waiting.remove(&self.files.len()) {
-            leaves.into_iter().for_each(|leaf| self.tree.push(leaf));
+            self.tree.extend(&leaves);
             self.files.push(file);
         }
     }
@@ -236,14 +237,13 @@ impl Layout<'_> {
 
 fn hex_column(array: &ArrayRef) -> Result<ArrayRef, EngineError> {
     let bytes = array.as_fixed_size_binary_opt().ok_or_else(|| EngineError::Internal("expected fixed bytes".into()))?;
-    let mut builder = StringBuilder::with_capacity(bytes.len(), bytes.len() * 2 * bytes.value_length() as usize);
-    let mut text = String::with_capacity(64);
+    let width = bytes.value_length() as usize;
+    let mut text = Vec::with_capacity(bytes.len() * 2 * width);
     for row in 0..bytes.len() {
-        text.clear();
         push_hex(bytes.value(row), &mut text);
-        builder.append_value(&text);
     }
-    Ok(Arc::new(builder.finish()))
+    let ends = OffsetBuffer::from_repeated_length(2 * width, bytes.len());
+    Ok(Arc::new(StringArray::try_new(ends, Buffer::from_vec(text), None)?))
 }
 
 fn stamps(array: &ArrayRef) -> Result<ArrayRef, EngineError> {

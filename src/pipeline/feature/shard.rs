@@ -13,6 +13,7 @@ use crate::contract::profile::{Agg, Availability, Feature, Group};
 use crate::contract::{Offset, ReasonCode};
 use crate::engine::EngineError;
 use crate::engine::merge::Offsets;
+use crate::engine::order::places;
 use crate::engine::window::arrival::Arrivals;
 use crate::identity::{RowIds, RowPlace};
 use crate::pipeline::gate::{Env, Refusal};
@@ -302,7 +303,10 @@ fn row_ids(labelled: &Labelled, batch: &RecordBatch, events: &Events, rows: &UIn
             offset: &offset_text,
             payload_hash,
         };
-        builder.append_value(ids.row_id(place))?;
+        ids.push(place);
+    }
+    for id in ids.take() {
+        builder.append_value(id)?;
     }
     Ok(Arc::new(builder.finish()))
 }
@@ -319,17 +323,8 @@ fn join_labels(
     if ids.len() != rows.len() {
         return Err(EngineError::Internal(format!("shard {index}: {} label decisions for {} rows", ids.len(), rows.len())));
     }
-    let by_id: HashMap<&str, u32> = (0..ids.len()).map(|i| (ids.value(i), i as u32)).collect();
-    let picked: Vec<u32> = rows
-        .values()
-        .iter()
-        .map(|row| {
-            by_id
-                .get(events.event_id.value(*row as usize))
-                .copied()
-                .ok_or_else(|| EngineError::Internal(format!("shard {index}: a row without a label decision")))
-        })
-        .collect::<Result<_, _>>()?;
+    let wanted = rows.values().iter().map(|row| events.event_id.value(*row as usize));
+    let picked = places(ids, wanted).ok_or_else(|| EngineError::Internal(format!("shard {index}: a row without a label decision")))?;
     let picked = UInt32Array::from(picked);
     for i in 0..labelled.pinned().vocabulary().len() {
         let c = decision_columns(i);

@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::PHASE;
 use crate::contract::ReasonCode;
+use crate::digest::many::{Hash, Texts};
 use crate::engine::EngineError;
 use crate::engine::shard::shard_of;
 use crate::engine::sorter::Sorter;
@@ -75,18 +76,22 @@ fn schema() -> SchemaRef {
     ]))
 }
 
+/// Adds a part to a text that is digested, with its length before it.
+fn part(bytes: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
 /// First half of a BLAKE3.
-pub(super) fn short_digest(parts: &[&[u8]]) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new();
-    for part in parts {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part);
-    }
-    let mut short = [0u8; 16];
-    for (slot, byte) in short.iter_mut().zip(hasher.finalize().as_bytes()) {
-        *slot = *byte;
-    }
-    short
+fn short(hash: &Hash) -> [u8; 16] {
+    hash.first_chunk().copied().unwrap_or_default()
+}
+
+/// What an assertion id is remembered by.
+pub(super) fn id_digest(id: &str) -> [u8; 16] {
+    let mut text = Vec::with_capacity(id.len() + 8);
+    part(id.as_bytes(), &mut text);
+    short(blake3::hash(&text).as_bytes())
 }
 
 struct Intake<'i> {
@@ -102,6 +107,11 @@ struct Intake<'i> {
     embedded: Int64Builder,
     flags: Int32Builder,
     shard_of: Vec<u32>,
+    /// Of each assertion that is not yet among the records, what its id and what its content is digested from.
+    texts: Texts,
+    hashes: Vec<Hash>,
+    /// Whether each of those was known at the cut-off.
+    known: Vec<bool>,
     records: Vec<[u8; RECORD]>,
 }
 
@@ -120,15 +130,24 @@ impl<'i> Intake<'i> {
             embedded: Int64Builder::new(),
             flags: Int32Builder::new(),
             shard_of: Vec::new(),
+            texts: Texts::new(),
+            hashes: Vec::new(),
+            known: Vec::new(),
             records: Vec::new(),
         }
     }
 
     fn push(&mut self, assertion: Assertion<'_>) -> Result<(), EngineError> {
         let Ok(label_type) = self.types.binary_search_by(|t| t.as_str().cmp(assertion.label_type)) else { return Ok(()) };
-        let observed = assertion.observed.and_then(|t| Instant::parse(t).ok()).map(ObservedTime);
-        let embedded = assertion.embedded_observed.map(|t| Instant::parse(t).ok().map(ObservedTime));
-        let effective = assertion.effective.map(|t| Instant::parse(t).map(EffectiveTime));
+        let read = |text: Option<&'_ str>| text.map(|t| Instant::parse(t).ok());
+        let stamps = Stamps {
+            effective: read(assertion.effective),
+            observed: read(assertion.observed),
+            embedded: read(assertion.embedded_observed),
+        };
+        let observed = stamps.observed.flatten().map(ObservedTime);
+        let embedded = stamps.embedded.map(|inner| inner.map(ObservedTime));
+        let effective = stamps.effective.map(|t| t.map(EffectiveTime));
         let mut flags = 0;
         if observed.is_none() {
             flags |= OBSERVED_BAD;
@@ -136,7 +155,7 @@ impl<'i> Intake<'i> {
         if embedded.is_some_and(|inner| inner != observed) {
             flags |= OBSERVED_DIFFERS;
         }
-        if effective.is_some_and(|e| e.is_err()) {
+        if effective.is_some_and(|e| e.is_none()) {
             flags |= EFFECTIVE_BAD;
         }
         self.event_id.append_value(assertion.event_id);
@@ -147,11 +166,30 @@ impl<'i> Intake<'i> {
         self.embedded.append_option(embedded.flatten().map(|o| o.0.0));
         self.flags.append_value(flags);
         self.shard_of.push(shard_of(assertion.event_id.as_bytes(), self.spool.shards()));
-        self.records.push(id_record(&assertion, observed.is_some_and(|o| o.known_at(self.cutoff))));
-        if self.records.len() >= GATHER { self.flush() } else { Ok(()) }
+        push_texts(&assertion, &stamps, &mut self.texts);
+        self.known.push(observed.is_some_and(|o| o.known_at(self.cutoff)));
+        if self.texts.len() >= Texts::BATCH {
+            self.digest();
+        }
+        if self.shard_of.len() >= GATHER { self.flush() } else { Ok(()) }
+    }
+
+    /// Makes records of the texts that wait.
+    fn digest(&mut self) {
+        self.texts.digest_into(&mut self.hashes);
+        for (pair, known) in self.hashes.chunks_exact(2).zip(self.known.drain(..)) {
+            if let [id, content] = pair {
+                let mut record = [0u8; RECORD];
+                let bytes = short(id).into_iter().chain(short(content)).chain([u8::from(known)]);
+                record.iter_mut().zip(bytes).for_each(|(slot, byte)| *slot = byte);
+                self.records.push(record);
+            }
+        }
+        self.hashes.clear();
     }
 
     fn flush(&mut self) -> Result<(), EngineError> {
+        self.digest();
         let batch = RecordBatch::try_new(
             schema(),
             vec![
@@ -170,28 +208,40 @@ impl<'i> Intake<'i> {
     }
 }
 
-fn id_record(assertion: &Assertion<'_>, known: bool) -> [u8; RECORD] {
-    let text = |t: Option<&str>| t.map_or_else(Vec::new, |t| [b"+", t.as_bytes()].concat());
-    // Two spellings of one instant are one content; what is no instant stands as it is written.
-    let stamp = |t: Option<&str>| match t.map(Instant::parse) {
-        Some(Ok(at)) => [b"@".as_slice(), &at.0.to_le_bytes()].concat(),
-        _ => text(t),
-    };
-    let content = short_digest(&[
-        assertion.event_id.as_bytes(),
-        assertion.label_type.as_bytes(),
-        &text(assertion.value),
-        &stamp(assertion.effective),
-        &stamp(assertion.observed),
-        &stamp(assertion.embedded_observed),
-        &text(assertion.payload_hash),
-    ]);
-    let mut record = [0u8; RECORD];
-    let bytes = short_digest(&[assertion.id.as_bytes()]).into_iter().chain(content).chain([u8::from(known)]);
-    for (slot, byte) in record.iter_mut().zip(bytes) {
-        *slot = byte;
+/// The instants of an assertion: absent, no instant, or one.
+struct Stamps {
+    effective: Option<Option<Instant>>,
+    observed: Option<Option<Instant>>,
+    embedded: Option<Option<Instant>>,
+}
+
+/// The two texts that an assertion's id and its content are digested from.
+fn push_texts(assertion: &Assertion<'_>, stamps: &Stamps, texts: &mut Texts) {
+    part(assertion.id.as_bytes(), texts.text());
+    texts.end();
+    let out = texts.text();
+    part(assertion.event_id.as_bytes(), out);
+    part(assertion.label_type.as_bytes(), out);
+    stated(b'+', assertion.value.map(str::as_bytes), out);
+    for (written, read) in
+        [(assertion.effective, stamps.effective), (assertion.observed, stamps.observed), (assertion.embedded_observed, stamps.embedded)]
+    {
+        match read.flatten() {
+            // Two spellings of one instant are one content; what is no instant stands as it is written.
+            Some(at) => stated(b'@', Some(&at.0.to_le_bytes()), out),
+            None => stated(b'+', written.map(str::as_bytes), out),
+        }
     }
-    record
+    stated(b'+', assertion.payload_hash.map(str::as_bytes), out);
+    texts.end();
+}
+
+/// A part that may be absent: a mark before what is there tells it from an empty one.
+fn stated(mark: u8, bytes: Option<&[u8]>, out: &mut Vec<u8>) {
+    let Some(bytes) = bytes else { return part(&[], out) };
+    out.extend_from_slice(&(bytes.len() as u64 + 1).to_le_bytes());
+    out.push(mark);
+    out.extend_from_slice(bytes);
 }
 
 /// Reads the whole timeline in parallel pieces.

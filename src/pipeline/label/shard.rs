@@ -11,11 +11,12 @@ use arrow::array::{
 use arrow::datatypes::{Int32Type, Int64Type};
 use serde_json::{Value, json};
 
-use super::intake::{Assertions, EFFECTIVE_BAD, OBSERVED_BAD, OBSERVED_DIFFERS, column, short_digest};
+use super::intake::{Assertions, EFFECTIVE_BAD, OBSERVED_BAD, OBSERVED_DIFFERS, column, id_digest};
 use super::{KEPT, PHASE, decision_schema, maturity_cutoff};
 use crate::contract::ReasonCode;
 use crate::engine::EngineError;
 use crate::engine::merge::Offsets;
+use crate::engine::order::{ByText, by_text};
 use crate::engine::spool::Spool;
 use crate::pipeline::gate::Refusal;
 use crate::pipeline::projection::{KEPT as KEPT_ROW, subject};
@@ -97,7 +98,30 @@ pub(super) struct ShardOutcome {
     pub(super) late: Vec<Late>,
     pub(super) id_conflicts: Vec<String>,
     pub(super) id_conflict_total: u64,
-    selection: blake3::Hasher,
+    selection: Selection,
+}
+
+/// The digest over selections. Its bytes come in small pieces, and a hasher likes large ones.
+#[derive(Debug, Default)]
+struct Selection {
+    hasher: blake3::Hasher,
+    waiting: Vec<u8>,
+}
+
+impl Selection {
+    const MOST: usize = 1 << 16;
+
+    fn push(&mut self, bytes: &[u8]) {
+        if self.waiting.len() + bytes.len() > Self::MOST {
+            self.hasher.update(&self.waiting);
+            self.waiting.clear();
+        }
+        self.waiting.extend_from_slice(bytes);
+    }
+
+    fn digest(&self) -> blake3::Hash {
+        self.hasher.clone().update(&self.waiting).finalize()
+    }
 }
 
 impl ShardOutcome {
@@ -113,7 +137,7 @@ impl ShardOutcome {
             late: Vec::new(),
             id_conflicts: Vec::new(),
             id_conflict_total: 0,
-            selection: blake3::Hasher::new(),
+            selection: Selection::default(),
         }
     }
 
@@ -151,7 +175,7 @@ impl ShardOutcome {
         self.id_conflicts.extend(other.id_conflicts);
         self.id_conflicts.sort();
         self.id_conflicts.truncate(KEPT);
-        self.selection.update(other.selection.finalize().as_bytes());
+        self.selection.push(other.selection.digest().as_bytes());
     }
 
     /// Keeps those nearest to the cut-off and those farthest from it, so that the worst one is told.
@@ -164,7 +188,7 @@ impl ShardOutcome {
 
     /// Digest over every selection, shard by shard, in event order.
     pub(super) fn digest(&self) -> String {
-        self.selection.finalize().to_hex().to_string()
+        self.selection.digest().to_hex().to_string()
     }
 }
 
@@ -195,7 +219,7 @@ struct Subjects {
     ts: Int64Array,
     key_shard: Int32Array,
     drop: Int32Array,
-    order: Vec<u32>,
+    order: ByText,
 }
 
 /// The assertions of a shard, sorted by (event id, type, observed descending, assertion descending).
@@ -207,7 +231,7 @@ struct Claims {
     observed: Int64Array,
     embedded: Int64Array,
     flags: Int32Array,
-    order: Vec<u32>,
+    order: ByText,
 }
 
 fn internal(what: &str) -> EngineError {
@@ -231,11 +255,7 @@ impl Subjects {
         let column = |at: usize| batch.columns().get(at).ok_or_else(|| internal("subject"));
         let (event_id, lane, offset) =
             (texts(batch, subject::EVENT_ID)?, ints(batch, subject::LANE)?, Offsets::of(column(subject::OFFSET)?.as_ref())?);
-        let mut order: Vec<u32> = (0..batch.num_rows() as u32).collect();
-        order.sort_unstable_by(|a, b| {
-            let (a, b) = (*a as usize, *b as usize);
-            event_id.value(a).cmp(event_id.value(b)).then_with(|| (lane.value(a), offset.get(a)).cmp(&(lane.value(b), offset.get(b))))
-        });
+        let order = by_text(&event_id, |a, b| (lane.value(a), offset.get(a)).cmp(&(lane.value(b), offset.get(b))));
         let hash = column(subject::HASH)?.as_fixed_size_binary_opt().cloned().ok_or_else(|| internal("hash"))?;
         Ok(Subjects {
             hash,
@@ -250,14 +270,7 @@ impl Subjects {
     }
 
     fn row(&self, at: usize) -> usize {
-        self.order.get(at).copied().unwrap_or_default() as usize
-    }
-
-    /// The rows of the event at `start`, as positions in the order.
-    fn event(&self, start: usize) -> Range<usize> {
-        let id = self.event_id.value(self.row(start));
-        let end = (start + 1..self.order.len()).find(|at| self.event_id.value(self.row(*at)) != id).unwrap_or(self.order.len());
-        start..end
+        self.order.row(at)
     }
 }
 
@@ -269,16 +282,10 @@ impl Claims {
             texts(batch, column::ASSERTION)?,
             longs(batch, column::OBSERVED)?,
         );
-        let mut order: Vec<u32> = (0..batch.num_rows() as u32).collect();
-        order.sort_unstable_by(|a, b| {
-            let (a, b) = (*a as usize, *b as usize);
-            let seen = |row: usize| if observed.is_valid(row) { observed.value(row) } else { i64::MAX };
-            event_id
-                .value(a)
-                .cmp(event_id.value(b))
-                .then_with(|| label_type.value(a).cmp(&label_type.value(b)))
-                .then_with(|| seen(b).cmp(&seen(a)))
-                .then_with(|| assertion.value(b).cmp(assertion.value(a)))
+        let seen = |row: usize| if observed.is_valid(row) { observed.value(row) } else { i64::MAX };
+        let order = by_text(&event_id, |a, b| {
+            let by_type = label_type.value(a).cmp(&label_type.value(b));
+            by_type.then_with(|| seen(b).cmp(&seen(a))).then_with(|| assertion.value(b).cmp(assertion.value(a)))
         });
         Ok(Claims {
             value: texts(batch, column::VALUE)?,
@@ -293,20 +300,7 @@ impl Claims {
     }
 
     fn row(&self, at: usize) -> usize {
-        self.order.get(at).copied().unwrap_or_default() as usize
-    }
-
-    /// Positions of an event's claims, searched from `from` on.
-    fn of_event(&self, id: &str, from: usize) -> Range<usize> {
-        let mut start = from;
-        while start < self.order.len() && self.event_id.value(self.row(start)) < id {
-            start += 1;
-        }
-        let mut end = start;
-        while end < self.order.len() && self.event_id.value(self.row(end)) == id {
-            end += 1;
-        }
-        start..end
+        self.order.row(at)
     }
 
     fn text(&self, row: usize) -> Option<&str> {
@@ -378,7 +372,8 @@ impl<'d> Decide<'d> {
         let mut sink = Sink::new(types);
         let (mut at, mut claim_at) = (0, 0);
         while at < subjects.order.len() {
-            let rows = subjects.event(at);
+            let rows = subjects.order.same(at);
+            let first = at;
             at = rows.end;
             let Some(survivor) = self.survivor(&subjects, rows, &mut outcome) else { continue };
             let drop = subjects.drop.value(survivor);
@@ -389,12 +384,12 @@ impl<'d> Decide<'d> {
             outcome.targets += 1;
             outcome.mature_rows += u64::from(subjects.ts.value(survivor) <= self.mature);
             let id = subjects.event_id.value(survivor);
-            let mine = claims.of_event(id, claim_at);
+            let mine = claims.order.find(&subjects.order, first, claim_at);
             claim_at = mine.end;
             sink.event_id.append_value(id);
             sink.key_shard.push(subjects.key_shard.value(survivor) as u32);
-            outcome.selection.update(&(id.len() as u64).to_le_bytes());
-            outcome.selection.update(id.as_bytes());
+            outcome.selection.push(&(id.len() as u64).to_le_bytes());
+            outcome.selection.push(id.as_bytes());
             self.label(&claims, mine, types, &mut outcome, &mut sink);
         }
         outcome.trim_late();
@@ -500,8 +495,7 @@ impl<'d> Decide<'d> {
                 format!("its column says observed {}, the assertion itself {}", says(observed), says(own)),
                 own,
             )
-        } else if !self.assertions.inconsistent.is_empty()
-            && self.assertions.inconsistent.contains(&short_digest(&[claims.assertion.value(row).as_bytes()]))
+        } else if !self.assertions.inconsistent.is_empty() && self.assertions.inconsistent.contains(&id_digest(claims.assertion.value(row)))
         {
             (ReasonCode::LabelTimelineInconsistent, "this assertion id stands for two contents".to_owned(), observed)
         } else if flags & OBSERVED_BAD != 0 {
@@ -587,11 +581,11 @@ fn record(decision: &Decision<'_>, label_type: usize, outcome: &mut ShardOutcome
         _ => counts.not_found += 1,
     }
     let text = |t: Option<&str>| t.map_or(u64::MAX, |t| t.len() as u64).to_le_bytes();
-    outcome.selection.update(&[decision.status as u8]);
-    outcome.selection.update(&decision.observed.unwrap_or(i64::MIN).to_le_bytes());
+    outcome.selection.push(&[decision.status as u8]);
+    outcome.selection.push(&decision.observed.unwrap_or(i64::MIN).to_le_bytes());
     for part in [decision.value, decision.assertion] {
-        outcome.selection.update(&text(part));
-        outcome.selection.update(part.unwrap_or_default().as_bytes());
+        outcome.selection.push(&text(part));
+        outcome.selection.push(part.unwrap_or_default().as_bytes());
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Findings, Kind, Place, Stored, blake3_hex, brief};
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::contract::{Offset, OffsetKind};
-use crate::digest::{hex, unhex32};
+use crate::digest::{hex, push_hex, unhex32};
 use crate::engine::dataset_file::{read_part, schema_of};
 use crate::engine::digest::{Hash, Tree, leaves, schema_digest};
 use crate::identity::{RowIds, RowPlace};
@@ -203,7 +203,7 @@ impl<'t> Together<'t> {
     fn join(&mut self, at: &Ref, part: Part) {
         self.findings.take(part.findings);
         self.whole &= part.whole;
-        part.leaves.into_iter().for_each(|leaf| self.tree.push(leaf));
+        self.tree.extend(&part.leaves);
         self.range = (self.range.0.min(part.range.0), self.range.1.max(part.range.1));
         for (sum, counts) in self.labels.iter_mut().zip(&part.labels) {
             sum.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
@@ -368,22 +368,27 @@ impl<'r> Rows<'r> {
             let place = (topics.value(row), partitions.value(row), kinds.value(row));
             let hash = unhex32(hashes.value(row)).unwrap_or_default();
             let (topic, partition, offset_kind) = place;
-            let id = self.ids.row_id(RowPlace {
-                event_id: events.value(row),
-                topic,
-                partition,
-                offset_kind,
-                offset: &written,
-                payload_hash: &hash,
-            });
-            let id = hex(&id);
-            if id != ids.value(row) {
-                self.tell(part, Kind::RowId, &id, ids.value(row).to_owned());
-            }
+            self.ids.push(RowPlace { event_id: events.value(row), topic, partition, offset_kind, offset: &written, payload_hash: &hash });
             self.place(ts, place, offset, part);
             self.row += 1;
         }
+        self.row_ids(ids, part);
         self.labels(batch, part)
+    }
+
+    /// Every row of the batch that was just walked has the id that its place and content give it.
+    fn row_ids(&mut self, stated: &StringArray, part: &mut Part) {
+        let ids: Vec<[u8; 16]> = self.ids.take().collect();
+        self.row = self.row.saturating_sub(ids.len() as u64);
+        let mut text = Vec::with_capacity(32);
+        for (row, id) in ids.iter().enumerate() {
+            text.clear();
+            push_hex(id, &mut text);
+            if text != stated.value(row).as_bytes() {
+                self.tell(part, Kind::RowId, &hex(id), stated.value(row).to_owned());
+            }
+            self.row += 1;
+        }
     }
 
     /// The row lies within the basis and after the row before it.

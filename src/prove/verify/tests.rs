@@ -262,7 +262,7 @@ fn forge(set: &Set<'_>) {
         let changed: Int64Array = columns[at].as_primitive::<Int64Type>().iter().map(|v| v.map(|v| v + 1)).collect();
         columns[at] = Arc::new(changed) as ArrayRef;
         let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
-        leaves(&batch).unwrap().into_iter().for_each(|leaf| tree.push(leaf));
+        tree.extend(&leaves(&batch).unwrap());
         writer.write(&batch).unwrap();
     }
     let (bytes, stats) = writer.finish().unwrap();

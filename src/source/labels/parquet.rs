@@ -4,12 +4,28 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, StructArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, StringBuilder, StructArray};
 use arrow::datatypes::DataType;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 
 use super::{Assertion, LabelError, LabelQuery, LabelSink, LabelTimeline, Part};
 use crate::time::Instant;
+
+/// The columns that are read.
+const READ: [&str; 9] = [
+    "label_assertion_id",
+    "label_subject_key",
+    "platform_run_id",
+    "event_id",
+    "label_type",
+    "label_value",
+    "effective_time",
+    "observed_time",
+    "payload_hash",
+];
+/// Rows read at once.
+const BATCH_ROWS: usize = 4_096;
 
 /// A timeline of Parquet files.
 #[derive(Debug)]
@@ -48,7 +64,12 @@ impl LabelTimeline for ParquetLabels {
         let file = File::open(path).map_err(|e| LabelError::unavailable(&name, e))?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| LabelError::unavailable(&name, e))?;
         let group = usize::try_from(part.from).unwrap_or(usize::MAX);
-        let reader = builder.with_row_groups(vec![group]).build().map_err(|e| LabelError::unavailable(&name, e))?;
+        // What else an assertion says is covered by its payload hash and need not be read.
+        let wanted: Vec<usize> =
+            builder.schema().fields().iter().enumerate().filter(|(_, f)| READ.contains(&f.name().as_str())).map(|(at, _)| at).collect();
+        let columns = ProjectionMask::roots(builder.parquet_schema(), wanted);
+        let builder = builder.with_row_groups(vec![group]).with_projection(columns).with_batch_size(BATCH_ROWS);
+        let reader = builder.build().map_err(|e| LabelError::unavailable(&name, e))?;
         let mut rows = 0;
         for batch in reader {
             let batch = batch.map_err(|e| LabelError::unavailable(&name, e))?;
@@ -85,7 +106,16 @@ pub(super) fn texts(column: Option<ArrayRef>, name: &str, what: &str) -> Result<
         }
         DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some(zone)) if matches!(zone.as_ref(), "UTC" | "+00:00") => {
             let stamps = column.as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
-            Ok(Some(stamps.iter().map(|v| v.map(|micros| Instant(micros).to_string())).collect()))
+            let mut texts = StringBuilder::with_capacity(stamps.len(), stamps.len() * 27);
+            for stamp in stamps {
+                let text = stamp.and_then(|micros| Instant(micros).text());
+                match text.as_ref().map(|text| std::str::from_utf8(text).unwrap_or_default()) {
+                    Some(text) => texts.append_value(text),
+                    // Beyond the calendar it is no instant, and says so.
+                    None => texts.append_option(stamp.map(|micros| Instant(micros).to_string())),
+                }
+            }
+            Ok(Some(texts.finish()))
         }
         other => {
             Err(LabelError::inconsistent(name, format!("column {what} has type {other}; expected text or a UTC timestamp in microseconds")))
@@ -116,9 +146,9 @@ fn deliver(
     };
     let (values, effective, observed, hashes) =
         (column("label_value")?, column("effective_time")?, column("observed_time")?, column("payload_hash")?);
-    let at = |array: &Option<StringArray>, row: usize| -> Option<String> {
-        array.as_ref().filter(|a| a.is_valid(row)).map(|a| a.value(row).to_owned())
-    };
+    fn at(array: &Option<StringArray>, row: usize) -> Option<&str> {
+        array.as_ref().filter(|a| a.is_valid(row)).map(|a| a.value(row))
+    }
     for row in 0..batch.num_rows() {
         // A subject that is null as a whole may still have values in columns that cannot be null.
         let no_subject = subject.as_ref().is_some_and(|s| s.is_null(row));
@@ -128,16 +158,15 @@ fn deliver(
         if runs.value(row) != query.platform_run_id || !query.types.contains(types.value(row)) {
             continue;
         }
-        let (value, effective, observed, hash) = (at(&values, row), at(&effective, row), at(&observed, row), at(&hashes, row));
         let flow = sink(Assertion {
             id: ids.value(row),
             event_id: events.value(row),
             label_type: types.value(row),
-            value: value.as_deref(),
-            effective: effective.as_deref(),
-            observed: observed.as_deref(),
+            value: at(&values, row),
+            effective: at(&effective, row),
+            observed: at(&observed, row),
             embedded_observed: None,
-            payload_hash: hash.as_deref(),
+            payload_hash: at(&hashes, row),
         });
         if flow.is_break() {
             return Ok(flow);

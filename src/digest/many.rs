@@ -1,0 +1,189 @@
+//! BLAKE3 of many short texts at once.
+//!
+//! One text after the other, each of a few hundred bytes, is where a digest is slowest: every block waits
+//! for the block before it. Blocks of *different* texts do not wait for each other, so up to sixteen texts
+//! go through the vector units side by side. What comes out is the BLAKE3 of every text, nothing else;
+//! a test holds every length against `blake3::hash`.
+//!
+//! The crate has this inside (it is how it hashes the chunks of a large text) but promises no interface
+//! for it: its version is fixed in the manifest, and whoever raises it runs that test.
+
+use blake3::platform::Platform;
+use blake3::{BLOCK_LEN, CHUNK_LEN, IncrementCounter, OUT_LEN};
+
+/// A BLAKE3 digest.
+pub type Hash = [u8; OUT_LEN];
+
+/// Most texts side by side.
+const LANES: usize = 16;
+/// Block counts before the last block of a text of one chunk.
+const HEADS: usize = CHUNK_LEN / BLOCK_LEN;
+const CHUNK_START: u8 = 1;
+const CHUNK_END: u8 = 2;
+const ROOT: u8 = 8;
+/// The initial chaining value (that of SHA-256).
+const START: [u32; 8] = [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+
+/// Texts that wait for their digests; reuse one, so that its space is taken once.
+#[derive(Debug, Default)]
+pub struct Texts {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    /// Texts by their number of blocks before the last one.
+    by_heads: [Vec<usize>; HEADS],
+}
+
+impl Texts {
+    /// Texts gathered before it is time to digest them: enough for the lanes, few enough for the cache.
+    pub const BATCH: usize = 256;
+
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many texts wait.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The text that is being written: append to it, then call [`Texts::end`].
+    pub fn text(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Ends the text that is being written; the next one begins.
+    pub fn end(&mut self) {
+        self.ends.push(self.bytes.len());
+    }
+
+    fn get(&self, text: usize) -> &[u8] {
+        let at = |end: Option<&usize>| end.copied().unwrap_or_default();
+        let start = text.checked_sub(1).map_or(0, |before| at(self.ends.get(before)));
+        self.bytes.get(start..at(self.ends.get(text))).unwrap_or_default()
+    }
+
+    /// Appends the digest of every text in order, and forgets the texts.
+    pub fn digest_into(&mut self, out: &mut Vec<Hash>) {
+        let first = out.len();
+        out.resize(first + self.len(), [0; OUT_LEN]);
+        let hashes = out.get_mut(first..).unwrap_or_default();
+        for text in 0..self.len() {
+            let bytes = self.get(text);
+            // The last block, which may be a whole one, ends the digest and goes alone.
+            let heads = bytes.len().saturating_sub(1) / BLOCK_LEN;
+            match self.by_heads.get_mut(heads) {
+                Some(texts) => texts.push(text),
+                None => set(hashes, text, *blake3::hash(self.get(text)).as_bytes()),
+            }
+        }
+        let platform = Platform::detect();
+        let by_heads = std::mem::take(&mut self.by_heads);
+        for (heads, texts) in by_heads.iter().enumerate() {
+            self.of_length(platform, heads, texts, hashes);
+        }
+        self.by_heads = by_heads;
+        self.by_heads.iter_mut().for_each(Vec::clear);
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    /// The length of what goes side by side is part of a type, so each has an arm.
+    fn of_length(&self, platform: Platform, heads: usize, texts: &[usize], hashes: &mut [Hash]) {
+        match heads {
+            0 => texts.iter().for_each(|text| set(hashes, *text, last(platform, START, CHUNK_START, self.get(*text)))),
+            1 => self.side_by_side::<64>(platform, texts, hashes),
+            2 => self.side_by_side::<128>(platform, texts, hashes),
+            3 => self.side_by_side::<192>(platform, texts, hashes),
+            4 => self.side_by_side::<256>(platform, texts, hashes),
+            5 => self.side_by_side::<320>(platform, texts, hashes),
+            6 => self.side_by_side::<384>(platform, texts, hashes),
+            7 => self.side_by_side::<448>(platform, texts, hashes),
+            8 => self.side_by_side::<512>(platform, texts, hashes),
+            9 => self.side_by_side::<576>(platform, texts, hashes),
+            10 => self.side_by_side::<640>(platform, texts, hashes),
+            11 => self.side_by_side::<704>(platform, texts, hashes),
+            12 => self.side_by_side::<768>(platform, texts, hashes),
+            13 => self.side_by_side::<832>(platform, texts, hashes),
+            14 => self.side_by_side::<896>(platform, texts, hashes),
+            15 => self.side_by_side::<960>(platform, texts, hashes),
+            _ => {}
+        }
+    }
+
+    fn side_by_side<const N: usize>(&self, platform: Platform, texts: &[usize], hashes: &mut [Hash]) {
+        let mut heads: Vec<&[u8; N]> = Vec::with_capacity(LANES);
+        let mut values = [0u8; LANES * OUT_LEN];
+        for group in texts.chunks(LANES) {
+            heads.clear();
+            heads.extend(group.iter().filter_map(|text| self.get(*text).first_chunk::<N>()));
+            platform.hash_many(&heads, &START, 0, IncrementCounter::No, 0, CHUNK_START, 0, &mut values);
+            for (text, value) in group.iter().zip(values.chunks_exact(OUT_LEN)) {
+                let rest = self.get(*text).get(N..).unwrap_or_default();
+                set(hashes, *text, last(platform, words(value), 0, rest));
+            }
+        }
+    }
+}
+
+fn set(hashes: &mut [Hash], at: usize, hash: Hash) {
+    if let Some(slot) = hashes.get_mut(at) {
+        *slot = hash;
+    }
+}
+
+fn words(bytes: &[u8]) -> [u32; 8] {
+    let mut words = [0; 8];
+    for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+        *word = bytes.try_into().map_or(0, u32::from_le_bytes);
+    }
+    words
+}
+
+/// The digest, from what comes before the last block and the last block.
+fn last(platform: Platform, mut value: [u32; 8], flags: u8, rest: &[u8]) -> Hash {
+    let mut block = [0u8; BLOCK_LEN];
+    if let Some(slot) = block.get_mut(..rest.len()) {
+        slot.copy_from_slice(rest);
+    }
+    platform.compress_in_place(&mut value, &block, rest.len() as u8, 0, flags | CHUNK_END | ROOT);
+    let mut hash = [0; OUT_LEN];
+    for (bytes, word) in hash.chunks_exact_mut(4).zip(value) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_length_has_the_digest_that_it_has_alone() {
+        let text = |length: usize| -> Vec<u8> { (0..length).map(|at| (at * 31 + length) as u8).collect() };
+        // Lengths in an order that mixes the groups, some of them often enough to fill all lanes.
+        let lengths: Vec<usize> = (0..2 * CHUNK_LEN + 3).map(|n| n * 577 % (2 * CHUNK_LEN + 3)).chain([450; 40]).chain([65; 17]).collect();
+        let mut texts = Texts::new();
+        let mut found = vec![[7; OUT_LEN]];
+        for length in &lengths {
+            texts.text().extend_from_slice(&text(*length));
+            texts.end();
+        }
+        texts.digest_into(&mut found);
+        let wanted: Vec<Hash> = lengths.iter().map(|length| *blake3::hash(&text(*length)).as_bytes()).collect();
+        assert_eq!(found[0], [7; OUT_LEN]);
+        assert!(found[1..] == wanted);
+        // Used again, nothing of the texts before is left.
+        texts.text().extend_from_slice(b"once more");
+        texts.end();
+        found.clear();
+        texts.digest_into(&mut found);
+        assert_eq!(found, [*blake3::hash(b"once more").as_bytes()]);
+        assert!(texts.is_empty());
+    }
+}
