@@ -39,7 +39,7 @@ fn every_key_of_the_table_goes_where_it_says() {
         ("5", View::Timeline, View::Runs),
         ("6", View::Evidence, View::Runs),
         ("7", View::Log, View::Runs),
-        ("2 0", View::Dashboard, View::Replay),
+        ("2 0", View::Dashboard, View::Runs),
         ("2 -", View::Dashboard, View::Replay),
         ("2 3 -", View::Replay, View::Replay),
         ("t", View::Triage, View::Runs),
