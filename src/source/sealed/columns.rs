@@ -28,7 +28,7 @@ use crate::source::payload::{FieldValues, Payload};
 /// Most records of a segment.
 pub const SEGMENT_RECORDS: usize = 32_768;
 /// Most bytes of envelope text in a segment, but for a single record that is longer.
-pub const SEGMENT_TEXT: u64 = 24 << 20;
+pub const SEGMENT_TEXT: u64 = 12 << 20;
 /// Payload fields that get a column; of more, the later ones stay in the envelope.
 const MAX_FIELDS: usize = 512;
 
