@@ -250,7 +250,7 @@ fn repeats(column: &ColumnSpec) -> bool {
     column.name == SCENARIO || (column.name.starts_with(FIELD) && column.column_type == ColumnType::Text)
 }
 
-fn write(batch: &RecordBatch, columns: &Vec<ColumnSpec>) -> Result<Vec<u8>, String> {
+fn write(batch: &RecordBatch, columns: &[ColumnSpec]) -> Result<Vec<u8>, String> {
     let level = ZstdLevel::try_new(1).map_err(|e| e.to_string())?;
     let mut properties = WriterProperties::builder()
         .set_created_by("ofs".into())
