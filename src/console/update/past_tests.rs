@@ -180,7 +180,9 @@ fn masked(line: &str) -> String {
     flush(&mut word, &mut out);
     // Who worked on it is another process each time.
     match (out.find("owner pid"), out.rfind('│')) {
-        (Some(from), Some(to)) if from < to => format!("{}{:<w$}{}", &out[..from], "owner ~", &out[to..], w = out[from..to].chars().count()),
+        (Some(from), Some(to)) if from < to => {
+            format!("{}{:<w$}{}", &out[..from], "owner ~", &out[to..], w = out[from..to].chars().count())
+        }
         _ => out,
     }
 }

@@ -216,7 +216,8 @@ impl Rows {
         columns.push((ENVELOPE.into(), Text, Arc::new(self.envelope.finish()), false));
         let fields: Vec<Field> =
             columns.iter().map(|(name, column_type, _, nullable)| Field::new(name, arrow_type(*column_type), *nullable)).collect();
-        let schema = columns.iter().map(|(name, column_type, ..)| ColumnSpec { name: name.clone(), column_type: *column_type }).collect();
+        let schema: Vec<ColumnSpec> =
+            columns.iter().map(|(name, column_type, ..)| ColumnSpec { name: name.clone(), column_type: *column_type }).collect();
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, _, array, _)| array).collect());
         let bytes = write(&batch.map_err(|e| e.to_string())?, &schema)?;
         let records_digest = self.digest.finalize().to_hex().to_string();
