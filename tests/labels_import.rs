@@ -9,6 +9,7 @@ use arrow::record_batch::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use serde_json::Value;
 
+use crate::contracts::{schema, valid};
 use crate::support::{FLIGHTS_RUN, Output, Workspace, lines};
 
 const LINES: &str = "labels/assertions.jsonl";
@@ -61,6 +62,7 @@ fn builds_from_an_imported_timeline_are_those_from_its_file() {
             (document["schema_version"].as_str(), document["assertions"].as_u64()),
             (Some("ofs.labels_import.v1"), Some(count as u64))
         );
+        valid(&schema("labels_import_v1"), "the document", &document);
         let total: u64 = document["counts"].as_array().unwrap().iter().map(|c| c["assertions"].as_u64().unwrap()).sum();
         assert_eq!(total, count as u64);
         let timeline = w.scratch().join("labels.db");

@@ -28,7 +28,7 @@ pub(super) struct Args {
     /// Seed: the same arguments write the same bytes.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
-    /// Seal the archive, too: builds then read columns instead of JSON.
+    /// Archive everything and seal it: builds then read columns instead of JSON.
     #[arg(long)]
     sealed: bool,
 }
@@ -43,7 +43,7 @@ impl From<GenerateError> for Failure {
 }
 
 pub(super) fn run(as_json: bool, args: Args) -> Outcome {
-    let spec = Spec { events: args.events, partitions: args.partitions, seed: args.seed, out: args.dir };
+    let spec = Spec { events: args.events, partitions: args.partitions, seed: args.seed, archived: args.sealed, out: args.dir };
     let written = Arc::new(AtomicU64::new(0));
     let done = {
         let (stop, stopped) = bounded::<()>(0);

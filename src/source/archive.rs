@@ -24,6 +24,9 @@ pub struct Archive {
     sealed: Option<Arc<Index>>,
 }
 
+/// Names and sizes of a lane's files of lines, and the offsets that have a file of their own, sorted.
+pub type Holds = (Vec<(String, u64)>, Vec<Offset>);
+
 /// A file of the archive by its name.
 enum Named {
     Single(Offset),
@@ -50,11 +53,11 @@ impl Archive {
         Archive { sealed: Some(sealed), ..self }
     }
 
-    /// Names and sizes of a lane's files of lines, and the offsets that have a file of their own, sorted.
+    /// What a lane holds, by the names of its files.
     ///
     /// # Errors
     /// The environment's.
-    pub fn holds(&self, lane: &Lane) -> Result<(Vec<(String, u64)>, Vec<Offset>), SourceError> {
+    pub fn holds(&self, lane: &Lane) -> Result<Holds, SourceError> {
         let (mut lines, mut singles) = (Vec::new(), Vec::new());
         for (at, bytes, kind) in self.files(lane)? {
             match kind {

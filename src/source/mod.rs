@@ -14,7 +14,7 @@ pub mod sealed;
 use std::fmt;
 use std::ops::ControlFlow;
 
-pub use archive::Archive;
+pub use archive::{Archive, Holds};
 pub use bus::FileBus;
 pub use payload::{Field, FieldColumn, FieldValues, Payload, equals};
 pub use record::{Decoder, EventRecord};

@@ -108,7 +108,7 @@ pub(super) fn write(spec: &Spec, partition: u32, written: &AtomicU64) -> Result<
     let share = spec.events / u64::from(spec.partitions);
     let events = share + u64::from(u64::from(partition) < spec.events % u64::from(spec.partitions));
     // The archive trails the bus, the bus forgets: a tenth of the log is on both.
-    let (archived, retained) = (events * 9 / 10, events * 8 / 10);
+    let (archived, retained) = if spec.archived { (events, events) } else { (events * 9 / 10, events * 8 / 10) };
     let folder = spec.out.join(format!("store/{RUN}/archive/events/topic={TOPIC}/partition={partition}/offset_kind={KIND}"));
     let topic = spec.out.join(format!("bus/{TOPIC}"));
     let mut bus = Out::create(topic.join(format!("partition={partition}.jsonl")))?;

@@ -35,6 +35,8 @@ pub struct Spec {
     pub partitions: u32,
     /// Seed of everything random.
     pub seed: u64,
+    /// Whether the archive holds everything and the bus nothing any more, as a world needs whose archive is sealed.
+    pub archived: bool,
     /// The workspace, which must not exist or be empty.
     pub out: PathBuf,
 }
@@ -127,7 +129,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn spec(out: &Path, seed: u64) -> Spec {
-        Spec { events: 2_000, partitions: 3, seed, out: out.join("w") }
+        Spec { events: 2_000, partitions: 3, seed, archived: false, out: out.join("w") }
     }
 
     fn bytes(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {

@@ -51,6 +51,9 @@ struct RawLines {
     whole: bool,
 }
 
+/// Takes a raw record, with the file of lines that it lies in, if it lies in one.
+type TakeRaw<'t> = dyn FnMut(&EventRecord<'_>, Option<&mut RawLines>) -> Result<(), Refusal> + 't;
+
 /// What is new of a lane.
 struct Pending<'p> {
     task: &'p Task<'p>,
@@ -104,11 +107,7 @@ fn told(attestation: &Attestation) -> Attested {
 
 impl Pending<'_> {
     /// Reads every pending record once.
-    fn pass(
-        &mut self,
-        verify: bool,
-        take: &mut dyn FnMut(&EventRecord<'_>, Option<&mut RawLines>) -> Result<(), Refusal>,
-    ) -> Result<(), Refusal> {
+    fn pass(&mut self, verify: bool, take: &mut TakeRaw<'_>) -> Result<(), Refusal> {
         let Pending { task, archive, chunks, files, unreadable, refusal, .. } = self;
         let all = [everything(task.lane.kind)];
         let scope = ReadScope { platform_run_id: task.run, lane: task.lane, ranges: &all, verify, needs: Needs::Envelope };

@@ -520,6 +520,40 @@ mod tests {
         assert_eq!(proof.digest, selected.digest);
     }
 
+    fn beside(attested: &[(u64, u64)], records: &[(u64, Source, Kind, u8)]) -> LaneProof {
+        let dir = tempfile::tempdir().unwrap();
+        let sorter = Sorter::<RECORD>::new(Arc::new(Budget::new(1 << 20)), Arc::new(Scratch::new(dir.path(), "t", "1").unwrap()));
+        sorter.push(records.iter().map(|(o, s, k, h)| proof_record((*o).into(), *s, *k, &[*h; 32])).collect()).unwrap();
+        let range = |(start, end): (u64, u64)| OffsetRange { start: start.into(), end: end.into() };
+        let attested: Vec<OffsetRange> = attested.iter().copied().map(range).collect();
+        let wanted = Wanted { kind: OffsetKind::KinesisSequence, ranges: &[range((0, 9))], retained_from: None, attested: &attested };
+        prove(sorter.finish().unwrap(), wanted).unwrap()
+    }
+
+    #[test]
+    fn an_attested_range_is_complete_and_tolerates_nothing_beside_its_segment() {
+        let sealed = [(0, Source::Sealed, Event, 1), (7, Source::Sealed, Event, 2)];
+        let proof = beside(&[(0, 9)], &sealed);
+        assert_eq!((gaps(&proof), proof.sealed, proof.archive, proof.covered), (vec![], 2, 2, Offset::from(10)));
+        let digest = proof.digest;
+        assert_eq!(gaps(&beside(&[(0, 5)], &sealed)), [("6".into(), "SPARSE_UNATTESTED"), ("8-9".into(), "SPARSE_UNATTESTED")]);
+        // The raw record may still be there, and the bus may serve it, too: that is no redelivery.
+        let all = [&sealed[..], &[(7, Archive, Event, 2), (7, Bus, Event, 2), (5, Bus, Foreign, 0)]].concat();
+        let proof = beside(&[(0, 9)], &all);
+        assert_eq!((proof.conflict_total, proof.doubled, proof.both), (0, 0, 1));
+        assert_eq!(proof.digest, digest);
+        let code = |more: (u64, Source, Kind, u8)| {
+            let proof = beside(&[(0, 9)], &[&sealed[..], &[more]].concat());
+            proof.conflicts.iter().map(|c| c.code).collect::<Vec<_>>()
+        };
+        use ReasonCode::{ReplayBasisMismatch, SealedSegmentConflict};
+        assert_eq!(code((7, Archive, Event, 3)), [SealedSegmentConflict]);
+        assert_eq!(code((7, Source::Sealed, Event, 3)), [SealedSegmentConflict]);
+        assert_eq!(code((7, Bus, Event, 3)), [ReplayBasisMismatch]);
+        assert_eq!(code((5, Archive, Event, 3)), [SealedSegmentConflict]);
+        assert_eq!(code((5, Bus, Event, 3)), [ReplayBasisMismatch]);
+    }
+
     #[test]
     fn sparse_kinds_are_proven_only_where_contiguous() {
         let kinesis = OffsetKind::KinesisSequence;

@@ -28,7 +28,7 @@ use crate::source::payload::{FieldValues, Payload};
 /// Most records of a segment.
 pub const SEGMENT_RECORDS: usize = 32_768;
 /// Most bytes of envelope text in a segment, but for a single record that is longer.
-pub const SEGMENT_TEXT: u64 = 24 << 20;
+pub const SEGMENT_TEXT: u64 = 12 << 20;
 /// Payload fields that get a column; of more, the later ones stay in the envelope.
 const MAX_FIELDS: usize = 512;
 
@@ -216,7 +216,8 @@ impl Rows {
         columns.push((ENVELOPE.into(), Text, Arc::new(self.envelope.finish()), false));
         let fields: Vec<Field> =
             columns.iter().map(|(name, column_type, _, nullable)| Field::new(name, arrow_type(*column_type), *nullable)).collect();
-        let schema = columns.iter().map(|(name, column_type, ..)| ColumnSpec { name: name.clone(), column_type: *column_type }).collect();
+        let schema: Vec<ColumnSpec> =
+            columns.iter().map(|(name, column_type, ..)| ColumnSpec { name: name.clone(), column_type: *column_type }).collect();
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, _, array, _)| array).collect());
         let bytes = write(&batch.map_err(|e| e.to_string())?, &schema)?;
         let records_digest = self.digest.finalize().to_hex().to_string();
@@ -250,7 +251,7 @@ fn repeats(column: &ColumnSpec) -> bool {
     column.name == SCENARIO || (column.name.starts_with(FIELD) && column.column_type == ColumnType::Text)
 }
 
-fn write(batch: &RecordBatch, columns: &Vec<ColumnSpec>) -> Result<Vec<u8>, String> {
+fn write(batch: &RecordBatch, columns: &[ColumnSpec]) -> Result<Vec<u8>, String> {
     let level = ZstdLevel::try_new(1).map_err(|e| e.to_string())?;
     let mut properties = WriterProperties::builder()
         .set_created_by("ofs".into())
