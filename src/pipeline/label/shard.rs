@@ -1,6 +1,5 @@
 //! One shard of events: who remains, and which label each remaining row has.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -251,22 +250,6 @@ fn longs(batch: &RecordBatch, at: usize) -> Result<Int64Array, EngineError> {
     batch.columns().get(at).and_then(|c| c.as_primitive_opt::<Int64Type>()).cloned().ok_or_else(|| internal("int64"))
 }
 
-/// Rows ordered by a text and, where it is the same, by `then`. The first bytes of the texts lie beside the
-/// row numbers, so that most comparisons look no further.
-fn by_text(texts: &StringArray, then: impl Fn(usize, usize) -> Ordering) -> Vec<u32> {
-    let front = |row: u32| {
-        let mut front = [0u8; 16];
-        front.iter_mut().zip(texts.value(row as usize).bytes()).for_each(|(slot, byte)| *slot = byte);
-        u128::from_be_bytes(front)
-    };
-    let mut rows: Vec<(u128, u32)> = (0..texts.len() as u32).map(|row| (front(row), row)).collect();
-    rows.sort_unstable_by(|(front_a, a), (front_b, b)| {
-        let (a, b) = (*a as usize, *b as usize);
-        front_a.cmp(front_b).then_with(|| texts.value(a).cmp(texts.value(b))).then_with(|| then(a, b))
-    });
-    rows.into_iter().map(|(_, row)| row).collect()
-}
-
 impl Subjects {
     fn of(batch: &RecordBatch) -> Result<Self, EngineError> {
         let column = |at: usize| batch.columns().get(at).ok_or_else(|| internal("subject"));
@@ -512,8 +495,7 @@ impl<'d> Decide<'d> {
                 format!("its column says observed {}, the assertion itself {}", says(observed), says(own)),
                 own,
             )
-        } else if !self.assertions.inconsistent.is_empty()
-            && self.assertions.inconsistent.contains(&id_digest(claims.assertion.value(row)))
+        } else if !self.assertions.inconsistent.is_empty() && self.assertions.inconsistent.contains(&id_digest(claims.assertion.value(row)))
         {
             (ReasonCode::LabelTimelineInconsistent, "this assertion id stands for two contents".to_owned(), observed)
         } else if flags & OBSERVED_BAD != 0 {
