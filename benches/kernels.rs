@@ -10,12 +10,12 @@ use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use ofs::contract::Offset;
 use ofs::contract::intent::OffsetRange;
+use ofs::digest::sha256_hex;
 use ofs::engine::dataset_file::PartWriter;
 use ofs::engine::digest::{Tree, leaves};
 use ofs::engine::interval::{RangeSet, total};
 use ofs::engine::order::{by_text, places};
 use ofs::engine::window::{Agg, Column, Values, Window, aggregate};
-use ofs::identity::sha256_hex;
 use ofs::json::Tape;
 
 const ROWS: usize = 65_536;
