@@ -640,6 +640,20 @@ fn a_run_killed_at_any_instant_completes_with_the_same_bytes() {
     assert!(killed >= 4);
 }
 
+#[test]
+fn a_ledger_whose_maker_was_killed_before_its_first_commit_holds_no_runs() {
+    let w = Workspace::flights();
+    let makes: [fn(&std::path::Path); 2] =
+        [|at| fs::write(at, "").unwrap(), |at| rusqlite::Connection::open(at).unwrap().execute_batch("PRAGMA journal_mode = WAL").unwrap()];
+    for make in makes {
+        let _ = fs::remove_dir_all(w.path("state"));
+        fs::create_dir_all(w.path("state")).unwrap();
+        make(&w.path("state/ledger.db"));
+        assert_eq!(w.ofs(&["runs", "--json"]).expect(0).json()["runs"], json!([]));
+    }
+    assert_eq!(w.build("train")["outcome"], "NEW");
+}
+
 fn signal_if_there(child: &mut Child) {
     if child.try_wait().unwrap().is_none() {
         child.kill().unwrap();

@@ -99,8 +99,8 @@ impl Context {
         }
         match Ledger::open_read_only(&path, self.clock.clone(), &self.actor()) {
             Ok(ledger) => Ok(Some(ledger)),
-            // A process that was killed before it had made its ledger leaves an empty file: no runs yet.
-            Err(LedgerError::Corrupt(_)) if std::fs::metadata(&path).is_ok_and(|data| data.len() == 0) => Ok(None),
+            // A process that was killed before it had made its ledger leaves an empty one: no runs yet.
+            Err(LedgerError::Unborn) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

@@ -165,6 +165,9 @@ pub enum LedgerError {
     /// The file is no ledger, or its content contradicts itself.
     #[error("the ledger is damaged: {0}")]
     Corrupt(String),
+    /// A file that was made, but whose maker was killed before its first commit: no ledger yet.
+    #[error("the ledger is an empty file; the next command that writes makes it whole")]
+    Unborn,
     /// No run has this key.
     #[error("the ledger holds no run {0}")]
     NotFound(String),
@@ -226,7 +229,7 @@ impl LedgerError {
     pub fn code(&self) -> ReasonCode {
         match self {
             LedgerError::Io(_) | LedgerError::ReadOnly => ReasonCode::LedgerIo,
-            LedgerError::Corrupt(_) => ReasonCode::LedgerCorrupt,
+            LedgerError::Corrupt(_) | LedgerError::Unborn => ReasonCode::LedgerCorrupt,
             LedgerError::NotFound(_) => ReasonCode::RunNotFound,
             LedgerError::InvalidTransition { .. } => ReasonCode::InvalidTransition,
             LedgerError::LeaseLost { .. } => ReasonCode::LeaseLost,

@@ -237,7 +237,7 @@ pub(super) fn migrate(conn: &mut Connection) -> Result<()> {
 /// version did not have yet; the next command that writes brings it up.
 pub(super) fn readable(conn: &Connection) -> Result<()> {
     match version(conn)? {
-        0 => Err(LedgerError::Corrupt("an empty file, not a ledger".into())),
+        0 => Err(LedgerError::Unborn),
         _ => Ok(()),
     }
 }

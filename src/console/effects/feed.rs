@@ -186,7 +186,7 @@ impl Watch {
             return Ledger::open_untouched(path, clock.clone(), actor);
         }
         match Ledger::open_read_only(path, clock.clone(), actor) {
-            Err(LedgerError::Io(_)) if *may_write => {
+            Err(LedgerError::Io(_) | LedgerError::Unborn) if *may_write => {
                 Ledger::open(path, clock.clone(), actor)?;
                 Ledger::open_read_only(path, clock.clone(), actor)
             }
