@@ -8,7 +8,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use super::{Accumulator, Frames, TooLarge, WindowError};
+use super::accumulator::{Accumulator, TooLarge};
+use super::{Frames, WindowError};
 
 /// Where every row of a shard stands in the order of arrival.
 #[derive(Clone, Debug, PartialEq, Eq)]
