@@ -7,7 +7,7 @@ use ratatui::layout::Rect;
 use super::list::{Frame, wrap};
 use super::parts::{Canvas, Copyable, Cursor, Heading, Piece, ago, columns, piece};
 use crate::console::action::Action;
-use crate::console::data::triage::{Legal, Triage};
+use crate::console::data::triage::{Legal, Reason, Triage};
 use crate::console::look::{Glyphs, Role};
 use crate::ledger::Status;
 use crate::observe::gates::Standing;
@@ -97,64 +97,52 @@ pub fn standing(standing: Standing, glyphs: &Glyphs) -> (&'static str, Role) {
     }
 }
 
+fn plain(pieces: Vec<Piece<'_>>) -> Line<'_> {
+    Line { pieces, action: None }
+}
+
+fn label(name: &'static str) -> Piece<'static> {
+    piece(format!("{name:<9}"), Role::Header)
+}
+
+/// How texts are broken into lines.
+#[derive(Clone, Copy)]
+struct Fold {
+    width: u16,
+    /// Whether there is so little room that texts have to be short.
+    tight: bool,
+}
+
+impl Fold {
+    /// A text behind a name; at most `short` lines of it where there is little room.
+    fn text<'t>(self, name: &'static str, text: &str, role: Role, short: usize) -> Vec<Line<'t>> {
+        let lines = wrap(text, self.width.saturating_sub(9), if self.tight { short } else { WHOLE });
+        let lead = |at: usize| label(if at == 0 { name } else { "" });
+        lines.into_iter().enumerate().map(|(at, line)| plain(vec![lead(at), piece(line, role)])).collect()
+    }
+}
+
 /// All lines in the order of what matters: whole, or so short that they fit a height. Evidence gives way first, so
 /// that remedy and actions stay.
 fn lines<'t>(data: &'t Triage, now: Option<i64>, width: u16, height: Option<u16>, glyphs: &Glyphs) -> Vec<Line<'t>> {
-    let most = |short: usize| if height.is_some() { short } else { WHOLE };
+    let fold = Fold { width, tight: height.is_some() };
     let (glyph, role) = match (data.stuck, data.paused_since) {
         (Some(_), _) => (glyphs.stuck, Role::Warn),
         (None, Some(_)) => (glyphs.paused, Role::Warn),
         _ => status(data.status, glyphs),
     };
-    let plain = |pieces: Vec<Piece<'t>>| Line { pieces, action: None };
-    let label = |name: &'static str| piece(format!("{name:<9}"), Role::Header);
-    let folded = |name: &'static str, text: &str, role: Role, most: usize| -> Vec<Line<'t>> {
-        let lines = wrap(text, width.saturating_sub(9), most);
-        let lead = |at: usize| if at == 0 { label(name) } else { label("") };
-        lines.into_iter().enumerate().map(|(at, line)| plain(vec![lead(at), piece(line, role)])).collect()
-    };
     let mut top = vec![plain(vec![piece(format!("{glyph} {}", data.headline()), role)])];
-    let mut bottom = Vec::new();
-    let mut evidence = Vec::new();
+    let (mut evidence, mut bottom) = (Vec::new(), Vec::new());
     if let Some(reason) = &data.reason {
-        top.extend(folded("found", &reason.message, Role::Text, most(3)));
-        for line in &reason.evidence {
-            evidence.extend(folded("evidence", line, Role::Value, most(2)));
-        }
-        bottom.extend(folded("clears", &reason.remedy, Role::Good, most(3)));
-        let retry = match reason.retry {
-            Some(true) => "a new attempt of this request can help, once what is missing is there",
-            Some(false) => "the same request cannot succeed: it needs a new one, or a person",
-            None => "UNKNOWN: this program does not know the code",
-        };
-        bottom.extend(folded("retry", retry, if reason.retry.is_none() { Role::Unknown } else { Role::Dim }, most(1)));
+        top.extend(fold.text("found", &reason.message, Role::Text, 3));
+        evidence.extend(reason.evidence.iter().flat_map(|line| fold.text("evidence", line, Role::Value, 2)));
+        bottom.extend(clears(reason, fold));
     }
-    if let Some(asked) = &data.asked {
-        bottom.extend(folded("asked", asked, Role::Warn, most(1)));
-    }
-    let age = now.map_or_else(|| "UNKNOWN".to_owned(), |now| ago(now.saturating_sub(data.updated.0)));
-    let mut about = format!("{}  attempts {}  last event {age} ago", data.request_id, data.attempts);
-    if let Some(owner) = &data.owner {
-        about.push_str(&format!("  owner {owner}"));
-    }
-    bottom.extend(folded("request", &about, Role::Dim, most(1)));
-    if let Some(manifest) = &data.manifest {
-        bottom.extend(folded("manifest", manifest, Role::Value, most(1)));
-    }
-    if data.past.is_some() {
-        bottom.extend(folded("actions", "none in the past; Esc goes back to now", Role::Warn, most(1)));
-    }
-    data.unknown.iter().for_each(|why| bottom.extend(folded("UNKNOWN", why, Role::Unknown, most(1))));
+    bottom.extend(about(data, now, fold));
     bottom.extend(gates(data, width, glyphs).into_iter().map(plain));
-    for (at, action) in data.actions.iter().enumerate() {
-        let lead = if at == 0 { label("actions") } else { label("") };
-        let role = if action.dangerous { Role::Danger } else { Role::Key };
-        let asks = if action.dangerous { " (asks first)" } else { "" };
-        let pieces = vec![lead, piece(action.command.as_str(), role), piece(format!("  {}{asks}", action.help), Role::Dim)];
-        bottom.push(Line { pieces, action: Some(at) });
-    }
+    bottom.extend(actions(data));
     for deed in data.deeds.iter().rev() {
-        bottom.extend(folded("done", &format!("{} {} {} {}", deed.at, deed.actor, deed.action, deed.detail), Role::Dim, most(1)));
+        bottom.extend(fold.text("done", &format!("{} {} {} {}", deed.at, deed.actor, deed.action, deed.detail), Role::Dim, 1));
     }
     let room = height.map_or(usize::MAX, |height| {
         let needed = data.actions.len() + bottom.len().min(12).saturating_sub(data.actions.len());
@@ -170,16 +158,61 @@ fn lines<'t>(data: &'t Triage, now: Option<i64>, width: u16, height: Option<u16>
     top
 }
 
+/// What would clear a refusal, and whether the same request can.
+fn clears<'t>(reason: &Reason, fold: Fold) -> Vec<Line<'t>> {
+    let mut lines = fold.text("clears", &reason.remedy, Role::Good, 3);
+    let retry = match reason.retry {
+        Some(true) => "a new attempt of this request can help, once what is missing is there",
+        Some(false) => "the same request cannot succeed: it needs a new one, or a person",
+        None => "UNKNOWN: this program does not know the code",
+    };
+    lines.extend(fold.text("retry", retry, if reason.retry.is_none() { Role::Unknown } else { Role::Dim }, 1));
+    lines
+}
+
+/// Whose run it is, since when, and what is not known about it.
+fn about<'t>(data: &Triage, now: Option<i64>, fold: Fold) -> Vec<Line<'t>> {
+    let mut lines = Vec::new();
+    if let Some(asked) = &data.asked {
+        lines.extend(fold.text("asked", asked, Role::Warn, 1));
+    }
+    let age = now.map_or_else(|| "UNKNOWN".to_owned(), |now| ago(now.saturating_sub(data.updated.0)));
+    let mut request = format!("{}  attempts {}  last event {age} ago", data.request_id, data.attempts);
+    if let Some(owner) = &data.owner {
+        request.push_str(&format!("  owner {owner}"));
+    }
+    lines.extend(fold.text("request", &request, Role::Dim, 1));
+    if let Some(manifest) = &data.manifest {
+        lines.extend(fold.text("manifest", manifest, Role::Value, 1));
+    }
+    if data.past.is_some() {
+        lines.extend(fold.text("actions", "none in the past; Esc goes back to now", Role::Warn, 1));
+    }
+    lines.extend(data.unknown.iter().flat_map(|why| fold.text("UNKNOWN", why, Role::Unknown, 1)));
+    lines
+}
+
+/// What may be done now, each as a command line.
+fn actions(data: &Triage) -> Vec<Line<'_>> {
+    let line = |(at, action): (usize, &'_ Legal)| {
+        let role = if action.dangerous { Role::Danger } else { Role::Key };
+        let asks = if action.dangerous { " (asks first)" } else { "" };
+        let lead = label(if at == 0 { "actions" } else { "" });
+        let pieces = vec![lead, piece(action.command.clone(), role), piece(format!("  {}{asks}", action.help), Role::Dim)];
+        Line { pieces, action: Some(at) }
+    };
+    data.actions.iter().enumerate().map(line).collect()
+}
+
 /// How the gates stand, on as many lines as they need.
 fn gates<'t>(data: &Triage, width: u16, glyphs: &Glyphs) -> Vec<Vec<Piece<'t>>> {
-    let lead = |name: &'static str| vec![piece(format!("{name:<9}"), Role::Header)];
-    let (mut rows, mut used) = (vec![lead("gates")], 9);
+    let (mut rows, mut used) = (vec![vec![label("gates")]], 9);
     for gate in &data.gates {
         let (glyph, role) = standing(gate.standing, glyphs);
         let text = format!("{glyph} {} {}  ", gate.phase.as_str(), short(gate.standing));
         let wide = columns(text.trim_end());
         if used + wide > width && used > 9 {
-            rows.push(lead(""));
+            rows.push(vec![label("")]);
             used = 9;
         }
         used += columns(&text);
