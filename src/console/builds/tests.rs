@@ -165,6 +165,7 @@ fn a_stepped_build_shows_what_each_gate_proved() {
             let find = if *look == Look::Window { event_id.as_str() } else { "" };
             let peeked = bench.look(&key, *look, find);
             assert!(peeked.rows.len() <= 3 && (!peeked.rows.is_empty() || *look == Look::Late), "{phase:?} {look:?}");
+            assert!(peeked.rows.iter().flatten().all(|cell| !cell.contains("rror")), "{phase:?} {look:?}: {:?}", peeked.rows);
             assert!(peeked.rows.iter().all(|row| row.len() == peeked.columns.len()), "{phase:?} {look:?}");
             if *look == Look::Events {
                 assert!(peeked.rows.is_sorted() && peeked.matched == 842 && peeked.whole, "{peeked:?}");

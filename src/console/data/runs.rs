@@ -54,6 +54,8 @@ pub struct Counts {
     pub done: usize,
     /// Stuck, in whatever state.
     pub stuck: usize,
+    /// Stuck while RUNNING: nobody works on it.
+    pub stalled: usize,
 }
 
 impl Runs {
@@ -177,7 +179,10 @@ impl Runs {
     pub fn clock(&mut self, now: Instant) {
         if now.0.saturating_sub(self.counted.0) >= 1_000_000 {
             self.counted = now;
-            self.counts.stuck = self.live.iter().filter(|at| self.at(**at).is_some_and(|line| self.stuck(line, now).is_some())).count();
+            let stuck = |at: &u32| self.at(*at).filter(|line| self.stuck(line, now).is_some());
+            let stuck: Vec<&RunLine> = self.live.iter().filter_map(stuck).collect();
+            let (all, stalled) = (stuck.len(), stuck.iter().filter(|line| line.status == Status::Running).count());
+            (self.counts.stuck, self.counts.stalled) = (all, stalled);
         }
     }
 

@@ -35,7 +35,7 @@ pub struct Form {
 
 const NAMES: [(&str, &str); 7] = [
     ("file", "intents/new.json"),
-    ("from", "the first event"),
+    ("from", "the first event; an instant like 2013-01-31T06:00:00Z"),
     ("to", "the last event; itself excluded where given"),
     ("features", "the only set of the authority"),
     ("as of", "the latest observed label"),
@@ -57,7 +57,7 @@ impl Form {
     }
 
     fn instant(&self, name: &str) -> Result<Option<Instant>, String> {
-        self.text(name).map(Instant::parse).transpose().map_err(|e| format!("{name}: {e}; like 2026-01-31T00:00:00Z"))
+        self.text(name).map(Instant::parse).transpose().map_err(|e| format!("{name}: {e}"))
     }
 
     /// Where the intent is to be written, relative to the workspace, and what it is to say.
@@ -75,7 +75,16 @@ impl Form {
             request_id: owned("request id"),
             ..Selectors::default()
         };
-        Ok((self.text("file").unwrap_or("intents/new.json").into(), selectors))
+        Ok((self.file().into(), selectors))
+    }
+
+    /// Where it is written. A plain name is one of the workspace's intents, so that it is found among them.
+    fn file(&self) -> String {
+        match self.text("file") {
+            None => "intents/new.json".into(),
+            Some(path) if path.contains('/') => path.into(),
+            Some(name) => format!("intents/{}.json", name.strip_suffix(".json").unwrap_or(name)),
+        }
     }
 
     /// The command line that does the same.
@@ -87,7 +96,7 @@ impl Form {
                 line.push_str(&format!(" {flag} {}", crate::console::msg::quoted(text)));
             }
         }
-        format!("{line} -o {}", crate::console::msg::quoted(self.text("file").unwrap_or("intents/new.json")))
+        format!("{line} -o {}", crate::console::msg::quoted(&self.file()))
     }
 }
 
@@ -105,6 +114,11 @@ mod tests {
         let (_, selectors) = form.read().unwrap();
         assert_eq!((selectors.from, selectors.features), (Some(Instant::parse("2026-01-01T00:00:00Z").unwrap()), Some("a@v1".into())));
         assert_eq!(form.command(), "ofs intent new --from 2026-01-01T00:00:00Z --features a@v1 -o intents/new.json");
+        for (typed, file) in [("night", "intents/night.json"), ("night.json", "intents/night.json"), ("a/b", "a/b")] {
+            form.fields[0].prompt.set(typed);
+            assert_eq!(form.read().unwrap().0, PathBuf::from(file));
+            assert!(form.command().ends_with(&format!(" -o {file}")));
+        }
         form.fields[4].prompt.set("yesterday");
         assert!(form.read().unwrap_err().starts_with("as of: "));
     }

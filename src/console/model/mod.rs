@@ -215,6 +215,8 @@ pub struct Model {
     pub speed: f64,
     /// Play the selected run at this speed as soon as it is read.
     pub to_play: Option<f64>,
+    /// The intent that was written last, to be offered first.
+    pub written: Option<String>,
     /// Builds of this console, by run.
     pub own: BTreeMap<String, Own>,
     /// The view.
@@ -286,6 +288,7 @@ impl Model {
             past: None,
             speed: 1.0,
             to_play: None,
+            written: None,
             own: BTreeMap::new(),
             view: View::Dashboard,
             focus: View::Runs,

@@ -42,6 +42,9 @@ const COLUMNS: &[Column] = &[
     Column::left("MANIFEST", 11, 7),
 ];
 
+/// The column of the request ids.
+const REQUEST: usize = 3;
+
 /// Rows of a frame that hold no runs: the frame itself and the heads of the columns.
 const FRAME: u16 = 3;
 
@@ -228,11 +231,15 @@ impl RunsPane {
         let selected = self.cursor.selected(self.rows.len());
         for (y, row) in (0u16..).zip(window) {
             let Some(line) = self.rows.get(row).and_then(|at| runs.at(*at)) else { continue };
-            let state = shown.iter().zip(&widths).find(|(at, _)| **at == 0).and_then(|(_, width)| *width).unwrap_or(0);
-            let all = match past.filter(|past| past.run_key == line.run_key) {
+            let wide = |column: usize| shown.iter().zip(&widths).find(|(at, _)| **at == column).and_then(|(_, width)| *width);
+            let state = wide(0).unwrap_or(0);
+            let mut all = match past.filter(|past| past.run_key == line.run_key) {
                 Some(past) => then(line, past, state, look.glyphs),
                 None => cells(line, runs.stuck(line, now), now, state, look.glyphs),
             };
+            if let (Some(request), Some(width)) = (all.get_mut(REQUEST), wide(REQUEST)) {
+                request.text = both_ends(&request.text, width, look.glyphs.ellipsis).into();
+            }
             let mut cells: Vec<Piece<'_>> = shown.iter().filter_map(|at| all.get(*at).cloned()).collect();
             // The selected row has one style: told apart from afar, and cheap to move.
             if selected == Some(row) && focused {
@@ -340,6 +347,18 @@ fn then(line: &RunLine, past: &Detail, state_width: u16, glyphs: &'static Glyphs
     cells
 }
 
+/// A name that is too long without its middle: those of one series begin alike and differ at their ends.
+fn both_ends(name: &str, width: u16, ellipsis: &str) -> String {
+    let name = crate::text::safe(name);
+    let (letters, width) = (name.chars().count(), usize::from(width));
+    if letters <= width || width < 5 {
+        return name.into_owned();
+    }
+    let head = (width - 1) / 3;
+    let tail = letters - (width - 1 - head);
+    name.chars().take(head).chain(ellipsis.chars()).chain(name.chars().skip(tail)).collect()
+}
+
 fn cells<'l>(line: &'l RunLine, stuck: Option<&'static str>, now: Instant, state_width: u16, glyphs: &'static Glyphs) -> Vec<Piece<'l>> {
     let (mark, role) = state(line, stuck.is_some(), glyphs);
     let name = match word(line) {
@@ -382,5 +401,17 @@ fn lease(line: &RunLine, now: Instant) -> Piece<'static> {
         (Status::Running, true) => piece("over", Role::Warn),
         (Status::Running, false) => piece("held", Role::Dim),
         _ => piece("", Role::Text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_one_series_are_told_apart_in_few_columns() {
+        let short = |name, width| both_ends(name, width, "~");
+        assert_eq!(short("nycflights13.audit.2013-01-08", 12), "nyc~13-01-08");
+        assert_eq!([short("train-5", 12), short("train-5", 3)], ["train-5", "train-5"]);
     }
 }

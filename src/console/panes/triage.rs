@@ -17,6 +17,8 @@ use crate::time::Instant;
 #[derive(Debug, Clone, Default)]
 pub struct TriagePane {
     cursor: Cursor,
+    /// The run that it was moved for; with any other one the first action is selected.
+    of: String,
 }
 
 /// Lines of a text that is told whole.
@@ -31,12 +33,17 @@ struct Line<'t> {
 impl TriagePane {
     /// Obeys an action that has a meaning here. Says whether it did.
     pub fn act(&mut self, action: Action, data: &Triage, _: u16) -> bool {
+        (self.cursor, self.of) = (self.at(data), data.run_key.clone());
         self.cursor.act(action, data.actions.len(), data.actions.len())
+    }
+
+    fn at(&self, data: &Triage) -> Cursor {
+        if self.of == data.run_key { self.cursor } else { Cursor::default() }
     }
 
     /// The legal action that is selected.
     pub fn action<'d>(&self, data: &'d Triage) -> Option<&'d Legal> {
-        data.actions.get(self.cursor.selected(data.actions.len())?)
+        data.actions.get(self.at(data).selected(data.actions.len())?)
     }
 
     /// The selected action as a command line.
@@ -66,9 +73,10 @@ impl TriagePane {
         let (width, height) = (canvas.width().saturating_sub(2), canvas.height());
         let whole = lines(data, Some(now.0), width, None, canvas.glyphs());
         let lines = if whole.len() <= height.into() { whole } else { lines(data, Some(now.0), width, Some(height), canvas.glyphs()) };
+        let selected = self.at(data).selected(data.actions.len());
         for (y, line) in (0u16..canvas.height()).zip(&lines) {
             canvas.line(1, y, &line.pieces);
-            if line.action.is_some() && line.action == self.cursor.selected(data.actions.len()) {
+            if line.action.is_some() && line.action == selected {
                 canvas.select(y, frame.focused);
             }
         }
@@ -288,6 +296,9 @@ mod tests {
         assert_eq!(pane.selected(&data).unwrap().text, format!("ofs resume {}", data.run_key));
         pane.act(Action::Last, &data, 20);
         assert!(pane.selected(&data).unwrap().text.starts_with("ofs bundle"));
+        // What was selected for one run says nothing about another one.
+        let other = Triage { run_key: "another".into(), ..data.clone() };
+        assert_eq!(pane.selected(&other).unwrap().id, pane.selected(&data).map(|_| format!("command {}", data.actions[0].name)).unwrap());
         assert_eq!(pane.table(&data)[1][1], "REPLAY_INCOMPLETE");
     }
 }

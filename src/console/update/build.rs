@@ -222,12 +222,22 @@ fn moved(gate: &mut Gate, action: Action, shown: Option<&Peeked>) {
     }
 }
 
+/// The event of the selected row.
+fn event_at(model: &Model, gate: &Gate) -> Option<String> {
+    let shown = model.own.get(&gate.run_key)?.shown.as_ref()?.as_ref().ok()?;
+    let at = shown.columns.iter().position(|name| name == "event_id")?;
+    shown.rows.get(gate.row)?.get(at).cloned()
+}
+
 /// Asks for what is chosen, with what is looked for in it.
 fn look(model: &mut Model, mut gate: Gate, looks: &[Look]) -> Vec<Effect> {
+    // A window is one row's: that of the row that was selected.
+    let at_row = event_at(model, &gate).unwrap_or_default();
     (gate.row, gate.left, gate.open) = (0, 0, None);
-    let effect = looks.get(gate.look).map(|look| Effect::Answer {
-        run_key: gate.run_key.clone(),
-        answer: Answer::Look(Question { look: *look, find: gate.find.text().trim().to_owned(), limit: ROWS }),
+    let typed = gate.find.text().trim().to_owned();
+    let effect = looks.get(gate.look).map(|look| {
+        let find = if typed.is_empty() && matches!(look, Look::Window) { at_row } else { typed };
+        Effect::Answer { run_key: gate.run_key.clone(), answer: Answer::Look(Question { look: *look, find, limit: ROWS }) }
     });
     keep(model, Popup::Gate(gate));
     effect.into_iter().collect()

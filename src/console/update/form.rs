@@ -41,6 +41,7 @@ pub(super) fn answered(model: &mut Model, written: Result<String, String>) -> Ve
                 model.popups.remove(at);
             }
             say(model, Told::good(format!("{name} is written; b builds from it")));
+            model.written = Some(name);
         }
         (Err(problem), Some(at)) => {
             if let Some(Popup::Form(form)) = model.popups.get_mut(at) {

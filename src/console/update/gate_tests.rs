@@ -19,7 +19,7 @@ fn waiting() -> (Model, Vec<Effect>) {
     let run_key = model.selected().unwrap().run_key.clone();
     let facts = vec![("events", "40".into())];
     let gate = GateView { run_key: run_key.clone(), phase: Phase::Replay, facts, evidence: String::new(), reproved: false };
-    let paused = Paused { gate, why: Why::Step, looks: &[Look::Events, Look::Late], since: Instant(0), until: Instant(1) };
+    let paused = Paused { gate, why: Why::Step, looks: &[Look::Events, Look::Window], since: Instant(0), until: Instant(1) };
     let mut told = |told| update(&mut model, Msg::Build { run_key: run_key.clone(), event: BuildEvent::Gate(told) });
     let effects = told(Told::Paused(Box::new(paused)));
     let columns = ["offset", "event_id", "ts_utc", "note", "amount"].map(str::to_owned).to_vec();
@@ -49,7 +49,7 @@ fn asked(effects: &[Effect]) -> Vec<Look> {
 fn the_first_of_what_was_proved_is_looked_at_unasked_and_tab_takes_the_next() {
     let (mut model, effects) = waiting();
     assert_eq!(asked(&effects), [Look::Events]);
-    assert_eq!(asked(&press(&mut model, "tab")), [Look::Late]);
+    assert_eq!(asked(&press(&mut model, "tab")), [Look::Window]);
     assert_eq!(asked(&press(&mut model, "tab")), [Look::Events]);
 }
 
@@ -76,4 +76,16 @@ fn a_row_is_shown_whole_and_the_way_back_is_one_step() {
     assert!(matches!(model.popups.last(), Some(Popup::Gate(gate)) if gate.row == 0));
     press(&mut model, "esc");
     assert!(model.popups.is_empty());
+}
+
+#[test]
+fn the_window_is_that_of_the_selected_row() {
+    let (mut model, _) = waiting();
+    press(&mut model, "j j");
+    let effects = press(&mut model, "tab");
+    let find = match &effects[..] {
+        [Effect::Answer { answer: Answer::Look(question), .. }] => question.find.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(find, format!("evt_{:030}", 2));
 }

@@ -103,6 +103,8 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
         }
         Msg::Intents(found) => {
             if let Some(Popup::Picker(picker)) = model.popups.last_mut() {
+                let written = model.written.as_deref().map(std::path::Path::new).and_then(std::path::Path::file_name);
+                picker.at = found.iter().position(|intent| Some(intent.name.as_ref()) == written).unwrap_or(0);
                 picker.intents = Some(found);
             }
             Vec::new()

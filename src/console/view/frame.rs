@@ -26,7 +26,7 @@ pub(super) fn header(model: &Model, look: &Look, buf: &mut Buffer, area: Rect) {
             some(counts.stuck, glyphs.stuck, "stuck", Role::Warn),
             some(counts.failed, glyphs.bad, "failed", Role::Bad),
             some(counts.pending, glyphs.waiting, "pending", Role::Warn),
-            some(counts.running, glyphs.running, "running", Role::Running),
+            some(counts.running.saturating_sub(counts.stalled), glyphs.running, "running", Role::Running),
             some(counts.queued, glyphs.waiting, "queued", Role::Waiting),
             some(counts.done, glyphs.ok, "done", Role::Good),
         ]

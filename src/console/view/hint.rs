@@ -58,6 +58,9 @@ fn weight(model: &Model, entry: &Entry) -> u8 {
         View::Triage if matches!(entry.action, Action::Resume | Action::Retry | Action::Cancel | Action::Fail) => {
             model.detail().is_some_and(|detail| detail.triage.actions.iter().any(|legal| legal.name == entry.name))
         }
+        View::Runs | View::Triage => false,
+        // Enter means nothing in the other panes.
+        _ if entry.action == Action::Open => return 0,
         _ => false,
     };
     if about { 1 } else { entry.hint }

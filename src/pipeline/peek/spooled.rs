@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use arrow::array::{Array, AsArray, Int32Array, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::{Best, Look, MAX_SCAN, Peek, Peeked, Question, cell, nothing_there};
@@ -108,6 +108,10 @@ fn event_columns(replayed: &Replayed) -> Vec<String> {
 
 /// A value as a cell.
 pub(super) fn shown(column: &dyn Array, row: usize) -> String {
+    let stamps = column.as_primitive_opt::<TimestampMicrosecondType>();
+    if let Some(stamps) = stamps.filter(|stamps| stamps.is_valid(row)) {
+        return Instant(stamps.value(row)).to_string();
+    }
     let options = FormatOptions::default().with_null("null");
     ArrayFormatter::try_new(column, &options).and_then(|f| f.value(row).try_to_string()).map_or_else(|e| e.to_string(), |text| cell(&text))
 }

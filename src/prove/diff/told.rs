@@ -1,11 +1,16 @@
 //! The answer of `diff` in lines: identity first, then how many rows differ and which input explains them, then
 //! the rows.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::{Change, Diff, IdentityField, RowRef};
 use crate::answer::{Line, Tone};
 use crate::text::{clip, grouped};
+
+/// Most places told of one field.
+const PLACES: usize = 20;
 
 impl Diff {
     /// How the two differ.
@@ -68,13 +73,37 @@ impl Diff {
 }
 
 impl IdentityField {
-    /// What either side says of it.
-    pub fn lines(&self, what: &str) -> [Line; 3] {
-        [
-            Line::new(Tone::Head, format!("{what}  {}", self.field)),
-            Line::plain(format!("  - {}", value(&self.left))),
-            Line::plain(format!("  + {}", value(&self.right))),
-        ]
+    /// What either side says of it; of a long document only where the two differ.
+    pub fn lines(&self, what: &str) -> Vec<Line> {
+        let mut lines = vec![Line::new(Tone::Head, format!("{what}  {}", self.field))];
+        let mut places = Vec::new();
+        differing(&self.left, &self.right, String::new(), &mut places);
+        for (at, left, right) in places.iter().take(PLACES) {
+            let at = if at.is_empty() { String::new() } else { format!("{at}  ") };
+            lines.push(Line::plain(format!("  - {at}{}", value(left))));
+            lines.push(Line::plain(format!("  + {at}{}", value(right))));
+        }
+        if let Some(more) = places.len().checked_sub(PLACES).filter(|more| *more > 0) {
+            lines.push(Line::new(Tone::Dim, format!("  … {more} more place(s)")));
+        }
+        lines
+    }
+}
+
+/// The places at which two documents differ, as JSON pointers; what only one side has is null on the other.
+fn differing<'v>(left: &'v Value, right: &'v Value, at: String, places: &mut Vec<(String, &'v Value, &'v Value)>) {
+    match (left, right) {
+        _ if left == right => {}
+        (Value::Object(a), Value::Object(b)) => {
+            let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            keys.into_iter().for_each(|key| {
+                differing(a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null), format!("{at}/{key}"), places);
+            });
+        }
+        (Value::Array(a), Value::Array(b)) => (0..a.len().max(b.len())).for_each(|n| {
+            differing(a.get(n).unwrap_or(&Value::Null), b.get(n).unwrap_or(&Value::Null), format!("{at}/{n}"), places);
+        }),
+        _ => places.push((at, left, right)),
     }
 }
 
@@ -90,4 +119,24 @@ fn row(row: &RowRef) -> String {
 fn change(change: &Change) -> Line {
     let (left, right) = (value(&change.left), value(&change.right));
     Line::plain(format!("    {}: {left} -> {right}  {}", change.column, change.cause.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn of_a_long_document_only_what_differs_is_told() {
+        let slice = |end: &str| json!({"topic": "t".repeat(100), "start_offset": "0", "end_offset": end});
+        let field =
+            IdentityField { field: "replay_basis".into(), left: json!([slice("1"), slice("2")]), right: json!([slice("1"), slice("9")]) };
+        let told: Vec<String> = field.lines("identity").into_iter().map(|line| line.text).collect();
+        assert_eq!(told, ["identity  replay_basis", "  - /1/end_offset  2", "  + /1/end_offset  9"]);
+        let plain = IdentityField { field: "f".into(), left: json!("a"), right: json!("b") };
+        assert_eq!(plain.lines("pin").into_iter().map(|line| line.text).collect::<Vec<_>>(), ["pin  f", "  - a", "  + b"]);
+        let many = |n: usize| json!((0..30).map(|i| i * n).collect::<Vec<_>>());
+        let field = IdentityField { field: "f".into(), left: many(1), right: many(2) };
+        assert_eq!(field.lines("pin").last().unwrap().text, "  … 9 more place(s)");
+    }
 }
