@@ -733,6 +733,18 @@ fn the_past_of_a_run_is_looked_at_played_and_left() {
 }
 
 #[test]
+fn a_pin_that_drifts_is_shown_without_a_key() {
+    let workspace = Workspace::flights().unguarded();
+    workspace.run("train").expect(0);
+    let mut tty = Tty::start(&workspace, (80, 24), &["console", "--view", "pins", "--read-only"], &[]);
+    tty.until("DRIFT 0");
+    let edited = workspace.text("authority/features_v0.yaml").replace("24h", "23h");
+    workspace.write("authority/features_v0.yaml", edited);
+    tty.gone("DRIFT 0").until("DRIFT").press("qqqq");
+    assert_eq!(tty.end().0, 0);
+}
+
+#[test]
 fn an_order_for_marked_runs_is_carried_out_one_by_one() {
     let workspace = Workspace::flights();
     workspace.run("train").expect(0);

@@ -69,6 +69,8 @@ pub enum Msg {
     },
     /// Nothing was heard of the ledger's reader for so long.
     Silent(Duration),
+    /// A file that pins are compared with was edited.
+    Authority,
     /// The intents that the workspace holds.
     Intents(Vec<IntentFile>),
     /// A new intent was written under this name, or why it was not.

@@ -33,7 +33,8 @@ impl Feeder {
         let pulse = Arc::new(Mutex::new(Moment::now()));
         let beat = pulse.clone();
         let work = move || {
-            let mut feed = Watch { world, told, ledger: None, seen: None, state: None, running: Vec::new(), stamp: None, logged: 0 };
+            let mut feed =
+                Watch { world, told, ledger: None, seen: None, state: None, running: Vec::new(), stamp: None, logged: 0, authority: None };
             loop {
                 if feed.look().is_err() {
                     return;
@@ -103,6 +104,8 @@ struct Watch {
     stamp: Option<Stamp>,
     /// Records of the log that were told.
     logged: u64,
+    /// What the files looked like that pins are compared with.
+    authority: Option<[Option<Stamp>; 2]>,
 }
 
 impl Watch {
@@ -116,6 +119,10 @@ impl Watch {
         let logged = self.world.log.seen();
         if logged != std::mem::replace(&mut self.logged, logged) {
             self.tell(Msg::Log(self.world.log.view()))?;
+        }
+        let authority = ["features", "ownership"].map(|name| stamp(&self.world.config.path(name)));
+        if self.authority.replace(authority).is_some_and(|seen| seen != authority) {
+            self.tell(Msg::Authority)?;
         }
         match self.read() {
             Ok(()) => Ok(()),

@@ -101,6 +101,10 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             build::measured(model, &run_key, sampled);
             Vec::new()
         }
+        Msg::Authority => {
+            model.asked = None;
+            follow(model)
+        }
         Msg::Intents(found) => {
             if let Some(Popup::Picker(picker)) = model.popups.last_mut() {
                 let written = model.written.as_deref().map(std::path::Path::new).and_then(std::path::Path::file_name);

@@ -98,10 +98,13 @@ fn the_selection_moves_and_follows_its_run() {
 fn a_selected_run_is_read_once_and_again_when_it_moves() {
     let mut model = empty(80, 24);
     let lines = one_of_each();
-    let first = Effect::Load(lines[5].run_key.clone());
+    let key = lines[5].run_key.clone();
+    let load = || Effect::Load(key.clone());
     let all = |lines| Msg::Runs(RunsUpdate { lines, complete: true, workers: 1 });
-    assert_eq!(update(&mut model, all(lines.clone())), [first]);
+    assert_eq!(update(&mut model, all(lines.clone())), [load()]);
     assert_eq!(update(&mut model, all(lines.clone())), []);
+    // What it is compared with is another one now.
+    assert_eq!(update(&mut model, Msg::Authority), [load()]);
     let moved = RunLine { last_seq: 10, ..lines[5].clone() };
     assert_eq!(update(&mut model, all(vec![moved])).len(), 1);
     assert_eq!(press(&mut model, "j").len(), 1);
