@@ -88,6 +88,32 @@ fn raw_sealed_and_mixed_archives_publish_the_same_bytes() {
 }
 
 #[test]
+fn worlds_are_made_from_segments_where_the_raw_records_are_gone() {
+    let w = Workspace::flights();
+    let id = w.build("train")["dataset"]["manifest_id"].as_str().unwrap().to_owned();
+    let prove = |w: &Workspace| w.ofs(&["prove", &id, "--noninterference", "--samples", "1", "--json"]).expect(0).json();
+    let wanted = prove(&w);
+    seal(&w);
+    let mixed = Workspace::copy_of(&w);
+    fs::remove_dir_all(mixed.path(&archive_folder(FLIGHTS_RUN, FLIGHTS_TOPIC, 1, KIND))).unwrap();
+    fs::remove_dir_all(w.path(&format!("store/{FLIGHTS_RUN}/archive"))).unwrap();
+    for (what, w) in [("mixed", mixed), ("the raw records gone", w)] {
+        let told = prove(&w);
+        assert_eq!(told["holds"], json!(true), "{what}: {told}");
+        let rows = |told: &Value| -> Vec<Value> {
+            told["checks"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|c| json!([c["what"], c["equal_rows"], c["changed_rows"], c["dependent_rows"]]))
+                .collect()
+        };
+        assert_eq!(rows(&told), rows(&wanted), "{what}");
+        assert_eq!(fs::read_dir(w.scratch()).unwrap().count(), 0, "{what}");
+    }
+}
+
+#[test]
 fn reports_that_need_whole_envelopes_come_out_the_same_from_segments() {
     let raw = Workspace::flights();
     let intents = |w: &Workspace| {
@@ -216,6 +242,13 @@ fn an_attestation_makes_a_sparse_kind_complete() {
     );
     assert_eq!(plan(), "FEASIBLE_REQUIRES_ARCHIVE");
     assert_eq!(w.build("sparse")["dataset"]["rows"], 820);
+    // That a record was never there is attested, and cannot be said of a world of raw records: labels alone can differ.
+    let id = w.run("sparse").json()["dataset"]["manifest_id"].as_str().unwrap().to_owned();
+    let told = w.ofs(&["prove", &id, "--noninterference", "--samples", "1", "--json"]).expect(3).json();
+    assert_eq!((&told["holds"], &told["reason"]["code"]), (&json!(false), &json!("CERTIFICATE_INCOMPLETE")), "{told}");
+    let verdicts: Vec<&str> = told["checks"].as_array().unwrap().iter().map(|c| c["verdict"].as_str().unwrap()).collect();
+    assert_eq!(verdicts, ["HOLDS", "UNCHECKABLE", "UNCHECKABLE", "HOLDS", "UNCHECKABLE"], "{told}");
+    assert!(told["checks"][1]["found"][0].as_str().unwrap().contains("REPLAY_INCOMPLETE"), "{told}");
     // A record that turns up in a range that was attested without it contradicts the attestation.
     let record =
         Workspace::flights().text(&format!("{}/part-000000000000-000000000180.jsonl", archive_folder(FLIGHTS_RUN, FLIGHTS_TOPIC, 1, KIND)));

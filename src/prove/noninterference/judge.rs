@@ -19,7 +19,7 @@ const JUDGED: usize = 100_000;
 
 /// Takes note of a refusal where rows were wanted. Events that cannot be replayed from the raw archive alone, as where
 /// a sparse range is proved by a sealed segment, say nothing about the rows.
-fn refused(mut check: Check, refusal: &Refusal) -> Check {
+pub(super) fn refused(mut check: Check, refusal: &Refusal) -> Check {
     if refusal.phase == Phase::Replay {
         return check.uncheckable(format!("its events could not be replayed, {}: {}", refusal.code, refusal.message));
     }

@@ -11,6 +11,7 @@ mod draw;
 mod judge;
 mod sample;
 mod scramble;
+mod segments;
 mod view;
 mod world;
 
@@ -170,13 +171,22 @@ impl Subject<'_> {
     /// Another number in one event must change the rows that it counts for, and no other.
     fn amount_moves(&self, samples: &[Sample]) -> Result<Check, Refusal> {
         let check = Check::new("one amount", "one number of one event raised by seven");
+        let mut refused = None;
         for sample in samples {
             for field in judge::amounts(self.opened) {
                 let built = self.build(&Change::Amount { event_id: sample.event_id.clone(), field: field.clone() })?;
-                if built.made.changed > 0 && built.draft.is_ok() {
-                    return judge::amount_moved(self, built, sample, &field, check.about(&sample.event_id));
+                match built.draft {
+                    Ok(_) if built.made.changed > 0 => {
+                        return judge::amount_moved(self, built, sample, &field, check.about(&sample.event_id));
+                    }
+                    Err(refusal) if built.made.changed > 0 => drop(refused.get_or_insert(refusal)),
+                    _ => {}
                 }
             }
+        }
+        // A gate may lawfully refuse another number, but a world that cannot be replayed is none.
+        if let Some(refusal) = refused.filter(|r| r.phase == Phase::Replay) {
+            return Ok(judge::refused(check, &refusal));
         }
         Ok(check.not_applicable("no feature reads a number that a drawn event has; draw more with --samples"))
     }

@@ -1,6 +1,6 @@
 //! Worlds: copies of the inputs in scratch space, each with one kind of change. Events are copied record by record,
-//! labels assertion by assertion, so that what is held does not grow with them; what a world takes on disk is at most
-//! what its inputs take, and it goes when the world does.
+//! labels assertion by assertion, so that what is held does not grow with them (but for the offsets of a sparse kind,
+//! where some are sealed); what a world takes on disk is at most what its raw inputs take, and it goes when the world does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -14,7 +14,7 @@ use super::PHASE;
 use super::draw::Draw;
 use super::sample::Sample;
 use super::scramble::{Fields, put_at, raised, restate};
-use crate::contract::intent::{Intent, Lane};
+use crate::contract::intent::{Intent, Lane, OffsetRange};
 use crate::contract::{Offset, OffsetKind, ReasonCode};
 use crate::pipeline::gate::{Env, Refusal};
 use crate::source::labels::{self, Assertion, LabelQuery};
@@ -72,17 +72,27 @@ pub(super) struct Made {
     pub(super) by: i64,
 }
 
-/// Where a record stands.
-struct At<'a> {
-    lane: &'a Lane,
-    offset: Offset,
+/// What the pass over the events gathers.
+#[derive(Default)]
+pub(super) struct Pass {
+    pub(super) made: Made,
+    /// An envelope of every lane, to make strangers of.
+    templates: BTreeMap<Lane, Value>,
+    /// Offsets of the raw archive's records, by the lanes of the basis that have segments.
+    pub(super) raw: BTreeMap<Lane, Vec<OffsetRange>>,
 }
 
-fn failed(at: &Path, error: &std::io::Error) -> Refusal {
+/// Where a record stands.
+pub(super) struct At<'a> {
+    pub(super) lane: &'a Lane,
+    pub(super) offset: Offset,
+}
+
+pub(super) fn failed(at: &Path, error: &std::io::Error) -> Refusal {
     Refusal::new(ReasonCode::ScratchIo, PHASE, format!("{}: {error}", at.display()))
 }
 
-fn create(path: &Path) -> Result<BufWriter<File>, Refusal> {
+pub(super) fn create(path: &Path) -> Result<BufWriter<File>, Refusal> {
     path.parent()
         .map_or(Ok(()), std::fs::create_dir_all)
         .and_then(|()| File::create(path))
@@ -205,17 +215,17 @@ impl Known<'_> {
 
     /// Makes a world's archive below `root`, the root of its store, and its bus in `bus`.
     pub(super) fn events(&self, change: &Change, root: &Path, bus: &Path) -> Result<Made, Refusal> {
-        let mut made = Made::default();
-        let mut templates = BTreeMap::new();
-        self.archive(change, root, &mut made, &mut templates)?;
-        self.bus(change, bus, &mut made, &mut templates)?;
+        let mut pass = Pass { raw: self.sealed_lanes()?, ..Pass::default() };
+        self.archive(change, root, &mut pass)?;
+        self.segments(change, root, &mut pass)?;
+        self.bus(change, bus, &mut pass)?;
         if let Change::OutsideBasis = change {
-            self.beyond(root, &templates, &mut made)?;
+            self.beyond(root, &mut pass)?;
         }
-        Ok(made)
+        Ok(pass.made)
     }
 
-    fn archive(&self, change: &Change, root: &Path, made: &mut Made, templates: &mut BTreeMap<Lane, Value>) -> Result<(), Refusal> {
+    fn archive(&self, change: &Change, root: &Path, pass: &mut Pass) -> Result<(), Refusal> {
         let store: &dyn Store = self.env.store.as_ref();
         let of_store = |e| Refusal::of_store(PHASE, &e);
         let folder = Ref::of(&[&self.intent.platform_run_id, "archive"]);
@@ -225,7 +235,7 @@ impl Known<'_> {
             let path = root.join(at.as_str());
             let mut out = create(&path)?;
             each_line(at.as_str(), store.open(&at).map_err(of_store)?, |line| {
-                let changed = self.record(change, &lane, None, line, "envelope", made, templates);
+                let changed = self.archived(change, &lane, line, pass);
                 out.write_all(changed.as_deref().unwrap_or(line)).map_err(|e| failed(&path, &e))
             })?;
             out.flush().map_err(|e| failed(&path, &e))?;
@@ -233,7 +243,20 @@ impl Known<'_> {
         Ok(())
     }
 
-    fn bus(&self, change: &Change, bus: &Path, made: &mut Made, templates: &mut BTreeMap<Lane, Value>) -> Result<(), Refusal> {
+    /// A raw record as the world has it; nothing where it stays as it is.
+    fn archived(&self, change: &Change, lane: &Lane, line: &[u8], pass: &mut Pass) -> Option<Vec<u8>> {
+        let record: Value = serde_json::from_slice(line).ok()?;
+        let offset = Offset::parse(record.pointer("/origin_offset/offset").and_then(Value::as_str)?)?;
+        if let Some(raw) = pass.raw.get_mut(lane) {
+            match raw.last_mut() {
+                Some(last) if offset == last.end.next() => last.end = offset,
+                _ => raw.push(OffsetRange { start: offset, end: offset }),
+            }
+        }
+        self.record(change, &At { lane, offset }, record, "envelope", pass)
+    }
+
+    fn bus(&self, change: &Change, bus: &Path, pass: &mut Pass) -> Result<(), Refusal> {
         let from = self.env.config.path("bus");
         let files = |folder: &Path| -> Vec<PathBuf> {
             let mut all: Vec<PathBuf> = std::fs::read_dir(folder).into_iter().flatten().filter_map(|e| Some(e.ok()?.path())).collect();
@@ -254,19 +277,21 @@ impl Known<'_> {
                 each_line(of_file, open, |line| {
                     let here = meta.as_ref().map(|(lane, _)| lane).zip(next);
                     next = next.map(Offset::next);
-                    let changed = here.and_then(|(lane, offset)| self.record(change, lane, Some(offset), line, "payload", made, templates));
+                    let changed = here.and_then(|(lane, offset)| {
+                        self.record(change, &At { lane, offset }, serde_json::from_slice(line).ok()?, "payload", pass)
+                    });
                     out.write_all(changed.as_deref().unwrap_or(line)).map_err(|e| failed(&path, &e))
                 })?;
                 // Beyond the end of the basis the bus has more, too.
                 if let (Change::OutsideBasis, Some((lane, next))) = (change, meta.as_ref().map(|(lane, _)| lane).zip(next))
                     && self.last(lane).is_some_and(|last| next > last)
-                    && let Some(template) = templates.get(lane)
+                    && let Some(template) = pass.templates.get(lane)
                 {
                     for n in 0..ADDED {
                         let line =
                             json!({"partition_key": "", "payload": self.stranger(template, lane, n), "published_at_utc": self.range.1});
                         writeln!(out, "{line}").map_err(|e| failed(&path, &e))?;
-                        made.changed += 1;
+                        pass.made.changed += 1;
                     }
                 }
                 out.flush().map_err(|e| failed(&path, &e))?;
@@ -276,32 +301,17 @@ impl Known<'_> {
     }
 
     /// A record as the world has it; nothing where it stays as it is.
-    #[allow(clippy::too_many_arguments, reason = "one record with its place, and what the pass gathers")]
-    fn record(
-        &self,
-        change: &Change,
-        lane: &Lane,
-        offset: Option<Offset>,
-        line: &[u8],
-        envelope: &str,
-        made: &mut Made,
-        templates: &mut BTreeMap<Lane, Value>,
-    ) -> Option<Vec<u8>> {
-        let mut record: Value = serde_json::from_slice(line).ok()?;
-        let stated = || Offset::parse(record.pointer("/origin_offset/offset").and_then(Value::as_str)?);
-        let at = At { lane, offset: offset.or_else(stated)? };
+    pub(super) fn record(&self, change: &Change, at: &At<'_>, mut record: Value, envelope: &str, pass: &mut Pass) -> Option<Vec<u8>> {
         let ours = |v: &Value| v.get("platform_run_id").and_then(Value::as_str).is_none_or(|r| r == self.intent.platform_run_id);
         let inner = record.get_mut(envelope).filter(|e| e.is_object() && ours(e))?;
-        if !templates.contains_key(lane) {
-            templates.insert(lane.clone(), inner.clone());
+        if !pass.templates.contains_key(at.lane) {
+            pass.templates.insert(at.lane.clone(), inner.clone());
         }
-        let by = self.event(change, &at, inner)?;
+        let by = self.event(change, at, inner)?;
         restate(&mut record, envelope)?;
-        made.changed += 1;
-        made.by = by;
-        let mut line = crate::json::canonical(&record).into_bytes();
-        line.push(b'\n');
-        Some(line)
+        pass.made.changed += 1;
+        pass.made.by = by;
+        Some(line_of(&record))
     }
 
     /// Changes an envelope; nothing where it stays as it is.
@@ -364,26 +374,22 @@ impl Known<'_> {
     }
 
     /// More records behind the end of every lane of the basis, and in a partition that it does not name.
-    fn beyond(&self, root: &Path, templates: &BTreeMap<Lane, Value>, made: &mut Made) -> Result<(), Refusal> {
-        for (lane, template) in templates {
+    fn beyond(&self, root: &Path, pass: &mut Pass) -> Result<(), Refusal> {
+        for (lane, template) in &pass.templates {
             let Some(mut offset) = self.last(lane) else { continue };
             let elsewhere = Lane { partition: lane.partition.saturating_add(100_000), ..lane.clone() };
             for n in 0..ADDED {
                 offset = offset.next();
                 for lane in [lane, &elsewhere] {
                     let envelope = self.stranger(template, lane, n);
-                    let mut record = json!({
-                        "envelope": envelope, "event_id": "", "ts_utc": "", "payload_hash": "", "platform_run_id": self.intent.platform_run_id,
-                        "origin_offset": {"topic": lane.topic, "partition": lane.partition, "offset_kind": lane.kind.as_str(), "offset": offset.to_string()},
-                    });
-                    restate(&mut record, "envelope");
+                    let record = recorded(envelope, &self.intent.platform_run_id, &At { lane, offset });
                     let path = root.join(folder_of(&self.intent.platform_run_id, lane)).join(format!("offset={offset}.json"));
                     if path.exists() {
                         continue;
                     }
                     let mut out = create(&path)?;
-                    writeln!(out, "{}", crate::json::canonical(&record)).and_then(|()| out.flush()).map_err(|e| failed(&path, &e))?;
-                    made.changed += 1;
+                    out.write_all(&line_of(&record)).and_then(|()| out.flush()).map_err(|e| failed(&path, &e))?;
+                    pass.made.changed += 1;
                 }
             }
         }
@@ -391,7 +397,25 @@ impl Known<'_> {
     }
 }
 
-fn folder_of(run: &str, lane: &Lane) -> String {
+/// A record of the archive around an envelope.
+pub(super) fn recorded(envelope: Value, run: &str, at: &At<'_>) -> Value {
+    let At { lane, offset } = at;
+    let mut record = json!({
+        "envelope": envelope, "event_id": "", "ts_utc": "", "payload_hash": "", "platform_run_id": run,
+        "origin_offset": {"topic": lane.topic, "partition": lane.partition, "offset_kind": lane.kind.as_str(), "offset": offset.to_string()},
+    });
+    restate(&mut record, "envelope");
+    record
+}
+
+/// A record as a line.
+pub(super) fn line_of(record: &Value) -> Vec<u8> {
+    let mut line = crate::json::canonical(record).into_bytes();
+    line.push(b'\n');
+    line
+}
+
+pub(super) fn folder_of(run: &str, lane: &Lane) -> String {
     format!("{run}/archive/events/topic={}/partition={}/offset_kind={}", lane.topic, lane.partition, lane.kind)
 }
 
