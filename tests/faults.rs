@@ -6,37 +6,22 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use ofs::config::Config;
 use ofs::ledger::{Ledger, LedgerError, Owner, RunRow, Status};
 use ofs::operate::fault::until_killed;
 use ofs::operate::mishap::{Mishap, Site, Trap};
 use ofs::pipeline::admit::Supersession;
 use ofs::pipeline::gate::Env;
-use ofs::pipeline::progress::Progress;
 use ofs::pipeline::run::{self, Host, Request, RunResult, StopSignal, Unattended};
-use ofs::store::{LocalStore, Store};
 use ofs::time::SystemClock;
-use tokio_util::sync::CancellationToken;
 
-use crate::support::{Workspace, files};
+use crate::support::{Workspace, environment, files, store_of};
 
 const TRAIN: &str = "nycflights13.train.2013-01-01.2013-01-02";
 
 /// What a process starts with: the store, the ledger and, perhaps, a mishap that waits in one of them.
 fn process(root: &Path, trap: Option<&Arc<Trap>>) -> (Env, Host) {
-    let mut config = Config::load(Some(root), root, &BTreeMap::new()).unwrap();
-    config.set_flag("limits", "threads", "1").unwrap();
-    config.set_flag("paths", "scratch", "scratch").unwrap();
-    let clean: Arc<dyn Store> = Arc::new(LocalStore::open(&root.join("store")).unwrap());
-    let env = Env {
-        store: trap.map_or(clean.clone(), |trap| trap.store(clean)),
-        store_root: None,
-        config: Arc::new(config),
-        cancel: CancellationToken::new(),
-        progress: Arc::new(Progress::default()),
-        attempt: "test".into(),
-        audit: Arc::new(ofs::store::Unrecorded),
-    };
+    let clean = store_of(root);
+    let env = environment(root, trap.map_or(clean.clone(), |trap| trap.store(clean)));
     let clock = Arc::new(SystemClock);
     let ledger = Ledger::open(&root.join("state/ledger.db"), clock.clone(), "test").unwrap();
     let ledger = match trap {

@@ -7,19 +7,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ofs::config::Config;
 use ofs::ledger::{Delivery, Ledger, Owner};
 use ofs::observe;
 use ofs::pipeline::admit::Supersession;
 use ofs::pipeline::gate::Env;
-use ofs::pipeline::progress::Progress;
 use ofs::pipeline::run::{self, Host, Request, StopSignal, Unattended};
 use ofs::store::{Created, ErrorKind, LocalStore, Ref, StagedFile, Store, StoreError};
 use ofs::time::SystemClock;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
-use crate::support::{FLIGHTS_RUN, Workspace, blake3_hex, canonical, copy, large, repository};
+use crate::support::{FLIGHTS_RUN, Workspace, blake3_hex, canonical, copy, environment, large, repository, store_of};
 
 fn report(w: &Workspace) -> Value {
     w.ofs(&["report", "--json"]).expect(0).json()
@@ -426,19 +423,8 @@ impl Store for Nth {
     }
 }
 
-fn environment(root: &Path, store: Arc<dyn Store>) -> (Env, Host) {
-    let mut config = Config::load(Some(root), root, &BTreeMap::new()).unwrap();
-    config.set_flag("paths", "scratch", "scratch").unwrap();
-    let (cancel, progress) = (CancellationToken::new(), Arc::new(Progress::default()));
-    let env = Env {
-        store,
-        store_root: None,
-        config: Arc::new(config),
-        cancel,
-        progress,
-        attempt: "test".into(),
-        audit: Arc::new(ofs::store::Unrecorded),
-    };
+fn process(root: &Path, store: Arc<dyn Store>) -> (Env, Host) {
+    let env = environment(root, store);
     let ledger = Ledger::open(&root.join("state/ledger.db"), Arc::new(SystemClock), "test").unwrap();
     (env, Host { ledger: Arc::new(ledger), clock: Arc::new(SystemClock), owner: Owner::current(), signal: StopSignal::default() })
 }
@@ -455,8 +441,8 @@ fn waiting() -> Workspace {
         i["request_id"] = json!("request.v9");
         i["feature_definition_set"]["feature_set_version"] = json!("v9");
     });
-    let store: Arc<dyn Store> = Arc::new(LocalStore::open(&w.path("store")).unwrap());
-    let (env, host) = environment(&w.root(), store);
+    let store: Arc<dyn Store> = store_of(&w.root());
+    let (env, host) = process(&w.root(), store);
     for name in ["train", "v9"] {
         let intent = fs::read(w.path(&format!("intents/{name}.json"))).unwrap();
         run::run(&Request { intent, supersession: Supersession::default() }, &env, &host, &Unattended).unwrap();
@@ -471,14 +457,14 @@ fn every_operation(origin: &Workspace, hit: Hit) -> u64 {
         copy(&origin.root(), &w.root());
         let count = Arc::new(AtomicU64::new(0));
         let inner = LocalStore::open(&w.path("store")).unwrap();
-        let (env, host) = environment(&w.root(), Arc::new(Nth { inner, hit, at, count: count.clone() }));
+        let (env, host) = process(&w.root(), Arc::new(Nth { inner, hit, at, count: count.clone() }));
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| observe::report(&env, &host.ledger, &SystemClock).map(|_| ())));
         match ran {
             Ok(done) => done.unwrap(),
             Err(cause) => assert!(cause.is::<Killed>(), "{hit:?} at {at}"),
         }
         let met = count.load(Ordering::SeqCst) >= at;
-        let (env, host) = environment(&w.root(), Arc::new(LocalStore::open(&w.path("store")).unwrap()));
+        let (env, host) = process(&w.root(), store_of(&w.root()));
         let report = observe::report(&env, &host.ledger, &SystemClock).unwrap();
         let told = host.ledger.facts().unwrap();
         assert!(told.len() == 4 && told.iter().all(|f| f.delivery == Some(Delivery::Sent)), "{hit:?} at {at}: {told:?}");
@@ -516,7 +502,7 @@ fn two_that_send_at_once_send_each_fact_once() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                let (env, host) = environment(&w.root(), Arc::new(LocalStore::open(&w.path("store")).unwrap()));
+                let (env, host) = process(&w.root(), store_of(&w.root()));
                 observe::report(&env, &host.ledger, &SystemClock).unwrap();
             });
         }

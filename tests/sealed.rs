@@ -3,21 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
-use ofs::config::Config;
 use ofs::operate::fault::until_killed;
 use ofs::operate::mishap::{Mishap, Site, Trap};
 use ofs::operate::seal::{self, Attestation};
-use ofs::pipeline::gate::{Env, Refusal};
-use ofs::pipeline::progress::Progress;
-use ofs::store::{LocalStore, Store};
+use ofs::pipeline::gate::Refusal;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use crate::contracts::{schema, valid};
-use crate::support::{FLIGHTS_RUN, FLIGHTS_TOPIC, Workspace, archive_folder, blake3_hex, files, lines};
+use crate::support::{FLIGHTS_RUN, FLIGHTS_TOPIC, Workspace, archive_folder, blake3_hex, environment, files, lines, store_of};
 
 const KIND: &str = "kafka_offset";
 /// Records that the fixture's archive holds.
@@ -302,22 +297,6 @@ fn what_contradicts_itself_is_not_sealed() {
 
 // ---- mishaps ----
 
-fn environment(root: &Path, trap: Option<&Arc<Trap>>) -> Env {
-    let mut config = Config::load(Some(root), root, &BTreeMap::new()).unwrap();
-    config.set_flag("limits", "threads", "1").unwrap();
-    config.set_flag("paths", "scratch", "scratch").unwrap();
-    let clean: Arc<dyn Store> = Arc::new(LocalStore::open(&root.join("store")).unwrap());
-    Env {
-        store: trap.map_or(clean.clone(), |trap| trap.store(clean)),
-        store_root: None,
-        config: Arc::new(config),
-        cancel: CancellationToken::new(),
-        progress: Arc::new(Progress::default()),
-        attempt: "test".into(),
-        audit: Arc::new(ofs::store::Unrecorded),
-    }
-}
-
 /// One small lane, sealed in three pieces, since its writer attested the one in the middle.
 fn small() -> (Workspace, Vec<Attestation>) {
     let w = Workspace::flights();
@@ -343,7 +322,8 @@ fn lawful(w: &Workspace, case: &str) {
 fn every_operation(mishap: Mishap) -> u64 {
     let (undisturbed, attestations) = small();
     let run = |w: &Workspace, trap: Option<&Arc<Trap>>| -> Option<Result<u64, Refusal>> {
-        let env = environment(&w.root(), trap);
+        let clean = store_of(&w.root());
+        let env = environment(&w.root(), trap.map_or(clean.clone(), |trap| trap.store(clean)));
         until_killed(|| {
             seal::seal(&env, FLIGHTS_RUN, &attestations).map(|report| {
                 assert!(report.refusal().is_none(), "{:?}", report.refusal());

@@ -5,11 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use ofs::config::Config;
+use ofs::pipeline::gate::Env;
+use ofs::pipeline::progress::Progress;
+use ofs::store::{LocalStore, Store, Unrecorded};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 /// The platform run of the committed fixture.
 pub(crate) const FLIGHTS_RUN: &str = "platform_20130101T000000Z";
@@ -19,6 +25,27 @@ pub(crate) const FLIGHTS_TOPIC: &str = "fp.bus.traffic.flights.v1";
 /// The repository.
 pub(crate) fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The store of the workspace at `root`.
+pub(crate) fn store_of(root: &Path) -> Arc<dyn Store> {
+    Arc::new(LocalStore::open(&root.join("store")).unwrap())
+}
+
+/// The environment of the workspace at `root` for a build in this process, over a store of the test's choice.
+pub(crate) fn environment(root: &Path, store: Arc<dyn Store>) -> Env {
+    let mut config = Config::load(Some(root), root, &BTreeMap::new()).unwrap();
+    config.set_flag("limits", "threads", "1").unwrap();
+    config.set_flag("paths", "scratch", "scratch").unwrap();
+    Env {
+        store,
+        store_root: None,
+        config: Arc::new(config),
+        cancel: CancellationToken::new(),
+        progress: Arc::new(Progress::default()),
+        attempt: "test".into(),
+        audit: Arc::new(Unrecorded),
+    }
 }
 
 /// What a command said and how it ended.
