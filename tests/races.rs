@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{FLIGHTS_RUN, Output, Random, Workspace, outcome, signal, small, wait_for};
+use crate::support::{FLIGHTS_RUN, Output, Random, Workspace, outcome, signal, small, thorough, wait_for};
 
 const TRAIN: &str = "nycflights13.train.2013-01-01.2013-01-02";
 
@@ -215,11 +215,6 @@ fn an_owner_stopped_at_any_ledger_write_changes_nothing_when_it_wakes() {
 #[test]
 fn an_owner_stopped_at_store_operations_changes_nothing_when_it_wakes() {
     println!("{} stops at store operations", every_stop("store", 1, if thorough() { 1 } else { 4 }));
-}
-
-/// Whether to try everything, which takes minutes: `OFS_THOROUGH=1`.
-fn thorough() -> bool {
-    std::env::var_os("OFS_THOROUGH").is_some()
 }
 
 /// Lets a killed run come to its end with a documented command, by turns; never anything wrong on the way.

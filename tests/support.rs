@@ -324,6 +324,12 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Whether figures are wanted, and every case of a loop that takes minutes: `OFS_THOROUGH=1`. Figures want a machine
+/// for themselves, so no test holds one otherwise.
+pub(crate) fn thorough() -> bool {
+    std::env::var_os("OFS_THOROUGH").is_some()
+}
+
 /// Waits for a condition in short looks.
 pub(crate) fn wait_for(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
