@@ -219,7 +219,12 @@ fn what_is_asked_about_a_data_set_fits_its_schema() {
         output.json()
     };
     let (verify, diff, explain, report) = (schema("verify_v1"), schema("diff_v1"), schema("explain_v1"), schema("report_v1"));
-    valid(&verify, "verify", &told(&["verify", &train, "--reprove"]));
+    let how = |args: &[&str]| {
+        let document = told(&[&["verify", &train], args].concat());
+        valid(&verify, "verify", &document);
+        document["rows_checked"].as_str().unwrap().to_owned()
+    };
+    assert_eq!([how(&[]), how(&["--rows"]), how(&["--reprove"])], ["BY_DIGEST", "DECODED", "DECODED"]);
     valid(&diff, "diff", &told(&["diff", &audit, &train]));
     valid(&explain, "explain", &told(&["explain", &train, &event]));
     valid(&explain, "explain of nothing", &told(&["explain", &train, "nobody"]));
@@ -234,6 +239,7 @@ fn what_is_asked_about_a_data_set_fits_its_schema() {
     w.write(&format!("store/{FLIGHTS_RUN}/ofs/datasets/{train}/part-00000.parquet"), "x");
     let broken = told(&["verify", &train]);
     valid(&verify, "verify of a broken one", &broken);
+    assert_eq!(broken["rows_checked"], "DECODED");
     let mut more = broken;
     more["extra"] = json!(1);
     assert!(!verify.is_valid(&more));

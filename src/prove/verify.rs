@@ -4,10 +4,18 @@
 //! evidence, parts, every row), the publication receipts, and the ledger's hash chain. The first three
 //! lie in one store, so whoever can rewrite the store can make them agree; only the ledger, which lies
 //! elsewhere, anchors them. Without its record a data set can be free of contradictions and still not ok.
+//!
+//! An anchored data set is vouched for by a chain of digests: the ledger's events, the receipt that the last
+//! of them names, manifest and index that the receipt names, and every file that the index names. Where the
+//! whole chain holds, the files are byte for byte those whose rows were proved when they were published, and
+//! decoding them again could tell nothing of any change. So rows are decoded where the chain does not hold,
+//! or where somebody wants the rows themselves to be asked ([`verify_rows`]): then a file is not trusted
+//! for its digest.
 
 mod anchor;
 mod evidence;
 mod manifest;
+mod parts;
 mod rows;
 mod supersession;
 #[cfg(test)]
@@ -117,6 +125,25 @@ impl Kind {
     }
 }
 
+/// How the rows were checked. The names are stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowsChecked {
+    /// By the digests of the files that hold them, under the chain of digests that ends in the ledger.
+    ByDigest,
+    /// Every row was decoded, digested and held against schema, order, basis, id and label cut-off.
+    Decoded,
+}
+
+impl RowsChecked {
+    /// The stable name, like `BY_DIGEST`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RowsChecked::ByDigest => "BY_DIGEST",
+            RowsChecked::Decoded => "DECODED",
+        }
+    }
+}
+
 /// One contradiction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -137,15 +164,17 @@ pub struct Report {
     pub manifest_ref: String,
     /// The data set, as the manifest's file name says it.
     pub manifest_id: String,
-    /// Rows that were read and digested.
+    /// Rows that were checked: as many as were decoded, or as the index counts in files of the right digest.
     pub rows: u64,
+    /// How they were checked.
+    pub rows_checked: RowsChecked,
     /// Whether the ledger vouches for manifest and index.
     pub anchored: bool,
     /// What it supersedes, as its index says.
     pub supersedes: Vec<String>,
     /// Published data sets that correct it.
     pub superseded_by: Vec<Correction>,
-    /// How many things were checked; a row counts once.
+    /// How many things were checked; a row counts once where it was decoded.
     pub checked: u64,
     /// Whether it was rebuilt in scratch space and compared, where that was asked for; `false` where a
     /// rebuild could not be made, which is a problem, too.
@@ -169,7 +198,7 @@ impl Report {
             .collect();
         json!({
             "schema_version": "ofs.verify.v1", "manifest_id": self.manifest_id, "manifest_ref": self.manifest_ref, "ok": self.ok(), "anchored": self.anchored,
-            "rows": self.rows, "supersedes": self.supersedes, "superseded_by": self.superseded_by.iter().map(Correction::to_json).collect::<Vec<_>>(),
+            "rows": self.rows, "rows_checked": self.rows_checked.as_str(), "supersedes": self.supersedes, "superseded_by": self.superseded_by.iter().map(Correction::to_json).collect::<Vec<_>>(),
             "rebuilt": self.rebuilt, "checked": self.checked, "problems": problems,
         })
     }
@@ -291,12 +320,34 @@ impl Place {
     }
 }
 
-/// Checks a published data set against everything that speaks of it. Reads only.
+/// Checks a published data set against everything that speaks of it. Reads only. Rows are decoded only
+/// where the chain of digests from the ledger to every file does not hold; then every check is made, so
+/// that the report tells all there is to tell.
 ///
 /// # Errors
 /// `DATASET_NOT_FOUND` where there is no manifest, `INTERRUPTED`. What is there and does not hold is in
 /// the report.
 pub fn verify(env: &Env, ledger: Option<&Ledger>, manifest: &Ref) -> Result<Report, Refusal> {
+    // Without a ledger nothing anchors the digests, and only the rows can speak for themselves.
+    if ledger.is_some() {
+        let report = examine(env, ledger, manifest, RowsChecked::ByDigest)?;
+        if report.ok() {
+            return Ok(report);
+        }
+    }
+    verify_rows(env, ledger, manifest)
+}
+
+/// As [`verify`], and decodes every row whatever the digests say: what is asked then is not only whether
+/// anything changed since the rows were proved, but the rows themselves.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_rows(env: &Env, ledger: Option<&Ledger>, manifest: &Ref) -> Result<Report, Refusal> {
+    examine(env, ledger, manifest, RowsChecked::Decoded)
+}
+
+fn examine(env: &Env, ledger: Option<&Ledger>, manifest: &Ref, rows_checked: RowsChecked) -> Result<Report, Refusal> {
     let place = Place::of(manifest).ok_or_else(|| not_found(format!("{manifest} is no manifest ref: <run>/ofs/manifests/<id>.json")))?;
     let bytes = read(env.store.as_ref(), manifest, MANIFEST_BYTES).map_err(|e| match e.kind {
         ErrorKind::NotFound => not_found(format!("{manifest}: no manifest is there")),
@@ -317,9 +368,14 @@ pub fn verify(env: &Env, ledger: Option<&Ledger>, manifest: &Ref) -> Result<Repo
     if let Some(index) = &index {
         manifest::check_identity(&place, &stored, index, &mut findings);
         let proofs = evidence::check(env, &place, index, &mut findings);
-        let outcome = rows::check(env, &place, index, &mut findings)?;
-        evidence::check_rows(index, &proofs, &outcome, &mut findings);
-        rows = outcome.rows;
+        rows = match rows_checked {
+            RowsChecked::ByDigest => parts::check(env, &place, index, &mut findings)?,
+            RowsChecked::Decoded => {
+                let outcome = rows::check(env, &place, index, &mut findings)?;
+                evidence::check_rows(index, &proofs, &outcome, &mut findings);
+                outcome.rows
+            }
+        };
         check_folder(env, &place, index, &mut findings);
         anchor::check_receipts(env, ledger, &place, &proofs, &mut findings);
         supersedes = texts(index.get("/supersedes"));
@@ -330,6 +386,7 @@ pub fn verify(env: &Env, ledger: Option<&Ledger>, manifest: &Ref) -> Result<Repo
         manifest_ref: manifest.to_string(),
         manifest_id: place.id,
         rows,
+        rows_checked,
         anchored,
         supersedes,
         superseded_by,
@@ -339,14 +396,14 @@ pub fn verify(env: &Env, ledger: Option<&Ledger>, manifest: &Ref) -> Result<Repo
     })
 }
 
-/// As [`verify`], and rebuilds the data set in scratch space from the inputs as they are now: proofs, rows
+/// As [`verify_rows`], and rebuilds the data set in scratch space from the inputs as they are now: proofs, rows
 /// and files must come out as they were published. A data set that does not even hold by itself is not
 /// rebuilt: there is nothing to compare with.
 ///
 /// # Errors
 /// Also what keeps a rebuild from being made: the environment's.
 pub fn reprove(env: &Env, ledger: Option<&Ledger>, manifest: &Ref) -> Result<Report, Refusal> {
-    let mut report = verify(env, ledger, manifest)?;
+    let mut report = verify_rows(env, ledger, manifest)?;
     let unreadable = report.problems.iter().any(|p| p.kind != Kind::Unanchored);
     if unreadable {
         report.rebuilt = Some(false);

@@ -128,7 +128,7 @@ fn published(bench: &Bench, result: &RunResult) -> Result<(), Broken> {
     let (env, host) = bench.open(&Fault::default())?;
     let refused = |r: crate::pipeline::Refusal| Broken(format!("{}: {}", r.code, r.message));
     let manifest = find_manifest(&env, Some(&host.ledger), result.text("/dataset/manifest_ref")).map_err(refused)?;
-    let report = verify::verify(&env, Some(&host.ledger), &manifest).map_err(refused)?;
+    let report = verify::verify_rows(&env, Some(&host.ledger), &manifest).map_err(refused)?;
     ensure(report.anchored, || "the ledger does not vouch for it".into())?;
     let lines: Vec<String> = report.problems.iter().map(|p| format!("{} {}", p.kind.as_str(), p.place)).collect();
     ensure(lines.is_empty(), || lines.join("; "))

@@ -11,7 +11,8 @@ use arrow::datatypes::{Int32Type, Int64Type, Schema, TimestampMicrosecondType};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{Findings, Kind, Place, Stored, blake3_hex, brief};
+use super::parts::{self, FIXED, File, names};
+use super::{Findings, Kind, Place, Stored};
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::contract::{Offset, OffsetKind};
 use crate::digest::{hex, push_hex, unhex32};
@@ -22,11 +23,8 @@ use crate::pipeline::feature::schema_json;
 use crate::pipeline::gate::{Env, Phase, Refusal};
 use crate::pipeline::label::STATUS;
 use crate::pipeline::parallel;
-use crate::store::{ErrorKind, Ref, read};
+use crate::store::{Ref, read};
 use crate::time::Instant;
-
-/// The columns that every data set begins with; `offset` is a text where a lane is sparse.
-const FIXED: [&str; 9] = ["row_id", "event_id", "ts_utc", "topic", "partition", "offset", "offset_kind", "payload_hash", "key"];
 
 /// What the parts say together.
 pub(super) struct Outcome {
@@ -46,12 +44,6 @@ pub(super) struct Read {
 
 /// A place in canonical order.
 type Key = (i64, Lane, Offset);
-
-/// A file as the index names it.
-struct File {
-    at: Ref,
-    entry: Value,
-}
 
 /// What one part says.
 struct Part {
@@ -79,7 +71,7 @@ struct Frame<'f> {
 /// # Errors
 /// `INTERRUPTED`; everything else is a finding.
 pub(super) fn check(env: &Env, place: &Place, index: &Stored, findings: &mut Findings) -> Result<Outcome, Refusal> {
-    let files = files(place, index, findings);
+    let files = parts::files(place, index, findings);
     let null = Value::Null;
     let frame = Frame {
         env,
@@ -88,9 +80,9 @@ pub(super) fn check(env: &Env, place: &Place, index: &Stored, findings: &mut Fin
         asof: Instant::parse(index.text("/identity/label_basis/label_asof_utc")).map_or(i64::MIN, |i| i.0),
         basis: basis(index),
         schema: index.get("/schema").unwrap_or(&null),
-        label_types: label_types(index),
+        label_types: parts::label_types(index),
     };
-    check_columns(&frame, index, findings);
+    parts::check_columns(index, findings);
     env.progress.enter(Phase::Publication, files.len() as u64);
     let together = Mutex::new(Together::new(findings, frame.label_types.len()));
     parallel::each(
@@ -114,20 +106,6 @@ pub(super) fn check(env: &Env, place: &Place, index: &Stored, findings: &mut Fin
     Ok(Outcome { rows, read })
 }
 
-/// The files of the index, whose names must be those of parts in order.
-fn files(place: &Place, index: &Stored, findings: &mut Findings) -> Vec<File> {
-    let list = index.get("/files").and_then(Value::as_array);
-    findings.hold(list.is_some(), &index.at, Kind::Shape, "a list of files", brief(index.get("/files")));
-    let mut files = Vec::new();
-    for (at, entry) in list.into_iter().flatten().enumerate() {
-        let (wanted, path) = (format!("part-{at:05}.parquet"), entry.get("path").and_then(Value::as_str).unwrap_or_default());
-        if findings.hold(path == wanted, &index.at, Kind::Shape, format_args!("file {wanted}"), path) {
-            files.push(File { at: place.folder().join(path), entry: entry.clone() });
-        }
-    }
-    files
-}
-
 fn basis(index: &Stored) -> BTreeMap<Lane, Vec<OffsetRange>> {
     let mut lanes: BTreeMap<Lane, Vec<OffsetRange>> = BTreeMap::new();
     for slice in index.get("/identity/replay_basis").and_then(Value::as_array).into_iter().flatten() {
@@ -139,29 +117,6 @@ fn basis(index: &Stored) -> BTreeMap<Lane, Vec<OffsetRange>> {
         }
     }
     lanes
-}
-
-fn label_types(index: &Stored) -> Vec<String> {
-    let types = index.get("/label_coverage").and_then(Value::as_array);
-    types.into_iter().flatten().filter_map(|t| t.get("label_type").and_then(Value::as_str).map(str::to_owned)).collect()
-}
-
-fn names(schema: &Value) -> Vec<&str> {
-    schema.as_array().into_iter().flatten().filter_map(|c| c.get("name").and_then(Value::as_str)).collect()
-}
-
-/// The fixed columns stand first, the label columns of the types last.
-fn check_columns(frame: &Frame<'_>, index: &Stored, findings: &mut Findings) {
-    let names = names(frame.schema);
-    let begins: Vec<&str> = names.iter().take(FIXED.len()).copied().collect();
-    findings.hold(begins == FIXED, &index.at, Kind::Schema, FIXED.join(", "), begins.join(", "));
-    let wanted: Vec<String> = frame
-        .label_types
-        .iter()
-        .flat_map(|t| ["", "_status", "_observed_utc", "_assertion_id"].map(|suffix| format!("label_{t}{suffix}")))
-        .collect();
-    let ends: Vec<&str> = names.iter().skip(names.len().saturating_sub(wanted.len())).copied().collect();
-    findings.hold(ends == wanted, &index.at, Kind::Schema, wanted.join(", "), ends.join(", "));
 }
 
 /// The parts so far, in order.
@@ -248,38 +203,13 @@ impl Frame<'_> {
             labels: vec![[0; 3]; self.label_types.len()],
             whole: false,
         };
-        if let Some(bytes) = self.bytes(file, &mut part.findings) {
+        if let Some(bytes) = file.read(self.env, &mut part.findings) {
             let rows = self.rows(file, bytes, &mut part);
             if let Err(message) = rows {
                 part.findings.hold(false, &file.at, Kind::Unreadable, "a Parquet file", message);
             }
         }
         part
-    }
-
-    /// The bytes of a part, where they are those that the index names. Others are never decoded.
-    fn bytes(&self, file: &File, findings: &mut Findings) -> Option<Bytes> {
-        let size = file.entry.get("bytes").and_then(Value::as_u64).unwrap_or(0);
-        let bytes = match read(self.env.store.as_ref(), &file.at, size) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind == ErrorKind::TooLarge => {
-                findings.hold(false, &file.at, Kind::Digest, format_args!("{size} bytes"), "more bytes");
-                return None;
-            }
-            Err(e) => {
-                findings.store(&file.at, &e);
-                return None;
-            }
-        };
-        findings.hold(
-            bytes.len() as u64 == size,
-            &file.at,
-            Kind::Digest,
-            format_args!("{size} bytes"),
-            format_args!("{} bytes", bytes.len()),
-        );
-        let (wanted, digest) = (file.entry.get("blake3").and_then(Value::as_str).unwrap_or_default(), blake3_hex(&bytes));
-        findings.hold(digest == wanted, &file.at, Kind::Digest, wanted, &digest).then(|| Bytes::from(bytes))
     }
 
     fn rows(&self, file: &File, bytes: Bytes, part: &mut Part) -> Result<(), String> {

@@ -128,7 +128,14 @@ fn a_published_data_set_holds_and_can_be_found() {
     let set = home.build(&intent("train"));
     let report = set.report();
     assert_eq!(report.problems, []);
-    assert!(report.ok() && report.anchored && report.rows > 800 && report.checked > report.rows + 80, "{report:?}");
+    assert!(report.ok() && report.anchored && report.rows > 800 && (80..report.rows).contains(&report.checked), "{report:?}");
+    // Who asks the rows hears the same, and each of them counts.
+    let decoded = verify_rows(&home.env, Some(&home.host.ledger), &set.manifest).unwrap();
+    assert!(decoded.ok() && decoded.rows == report.rows && decoded.checked > report.rows + 80, "{decoded:?}");
+    let said = |report: &Report| (report.rows_checked.as_str(), report.lines().into_iter().map(|l| l.text).collect::<String>());
+    let ((by, told), (rows_by, rows_told)) = (said(&report), said(&decoded));
+    assert_eq!((by, rows_by), ("BY_DIGEST", "DECODED"));
+    assert!(told.contains("rows by file digest") && rows_told.contains("rows among them"), "{told} {rows_told}");
     let schema: Vec<String> = report.to_json().as_object().unwrap().keys().cloned().collect();
     assert_eq!(
         schema,
@@ -141,6 +148,7 @@ fn a_published_data_set_holds_and_can_be_found() {
             "problems",
             "rebuilt",
             "rows",
+            "rows_checked",
             "schema_version",
             "superseded_by",
             "supersedes"
@@ -249,8 +257,9 @@ fn swapped_moved_added_and_missing_files_are_found() {
     assert!(unfit.problems.iter().filter(|p| p.kind == Kind::Name).count() >= 2, "{:?}", unfit.problems);
 }
 
-/// Changes one value of the first part and makes everything that lies in the store agree with it.
-fn forge(set: &Set<'_>) {
+/// Changes one value of each row of the first part and says so in the file's digest; the digest of the rows as
+/// they are now.
+fn forge_part(set: &Set<'_>) -> Value {
     let part = set.file("part-00000.parquet");
     let batches: Vec<RecordBatch> = read_part(fs::read(&part).unwrap().into()).unwrap().map(Result::unwrap).collect();
     let schema = batches[0].schema();
@@ -268,9 +277,17 @@ fn forge(set: &Set<'_>) {
     let (bytes, stats) = writer.finish().unwrap();
     fs::write(&part, &bytes).unwrap();
     let digest = json!(digest::hex(&tree.root(&schema_digest(&schema).unwrap())));
+    let mut index = document_of(&set.file("index.json"));
+    (index["files"][0]["blake3"], index["files"][0]["bytes"]) = (json!(stats.blake3), json!(stats.bytes));
+    fs::write(set.file("index.json"), document(&index)).unwrap();
+    digest
+}
+
+/// Changes the first part and makes everything that lies in the store agree with it.
+fn forge(set: &Set<'_>) {
+    let digest = forge_part(set);
     let (mut index, mut features) = (document_of(&set.file("index.json")), document_of(&set.file("evidence/features.json")));
     (index["rows_digest"], features["rows_digest"]) = (digest.clone(), digest);
-    (index["files"][0]["blake3"], index["files"][0]["bytes"]) = (json!(stats.blake3), json!(stats.bytes));
     let features = document(&features);
     index["evidence"]["features"]["blake3"] = json!(blake3_hex(&features));
     fs::write(set.file("evidence/features.json"), features).unwrap();
@@ -287,10 +304,9 @@ fn a_consistent_forgery_is_found_by_receipt_and_ledger() {
     assert_eq!(set.kinds(), BTreeSet::from([Kind::Receipt]));
     assert!(!set.report().anchored);
     // With the publication receipt forged as well, only the ledger is left, and it is enough.
+    forge_receipt(&set);
     let mut receipt = document_of(&set.receipt("publication_receipts"));
-    let index = document_of(&set.file("index.json"));
-    receipt["index"]["blake3"] = json!(blake3_hex(&fs::read(set.file("index.json")).unwrap()));
-    receipt["rows_digest"] = index["rows_digest"].clone();
+    receipt["rows_digest"] = document_of(&set.file("index.json"))["rows_digest"].clone();
     fs::write(set.receipt("publication_receipts"), document(&receipt)).unwrap();
     let report = set.report();
     assert!(
@@ -306,6 +322,94 @@ fn a_consistent_forgery_is_found_by_receipt_and_ledger() {
     assert!(changed > 0);
     let report = set.report();
     assert!(!report.anchored && report.problems.iter().any(|p| p.kind == Kind::Chain), "{report:?}");
+}
+
+/// Makes the publication receipt name the index as it is now; the digest that the ledger knows, and the new one.
+fn forge_receipt(set: &Set<'_>) -> (String, String) {
+    let path = set.receipt("publication_receipts");
+    let stands = blake3_hex(&fs::read(&path).unwrap());
+    let mut receipt = document_of(&path);
+    receipt["index"]["blake3"] = json!(blake3_hex(&fs::read(set.file("index.json")).unwrap()));
+    let bytes = document(&receipt);
+    fs::write(&path, &bytes).unwrap();
+    (stands, blake3_hex(&bytes))
+}
+
+/// Writes the run's events anew with one text for another, each hash as its recipe makes it, and the head of the chain.
+fn forge_ledger(set: &Set<'_>, stands: &str, instead: &str) {
+    let raw = rusqlite::Connection::open(set.home.env.config.path("ledger")).unwrap();
+    raw.execute_batch("DROP TRIGGER run_events_no_update").unwrap();
+    let mut before = String::new();
+    for mut event in set.home.host.ledger.events(&set.run_key, 0).unwrap() {
+        let detail = crate::json::canonical(&event.detail).replace(stands, instead);
+        event.detail = serde_json::from_str(&detail).unwrap();
+        event.prev_hash = before;
+        before = event.digest();
+        let sql = "UPDATE run_events SET detail_json = ?1, prev_hash = ?2, hash = ?3 WHERE run_key = ?4 AND seq = ?5";
+        raw.execute(sql, rusqlite::params![detail, event.prev_hash, before, event.run_key, event.seq as i64]).unwrap();
+    }
+    assert_eq!(raw.execute("UPDATE runs SET last_hash = ?1 WHERE run_key = ?2", [&before, &set.run_key]).unwrap(), 1);
+}
+
+#[test]
+fn a_chain_that_does_not_hold_makes_every_row_be_asked() {
+    let home = Home::new();
+    let set = home.build(&intent("train"));
+    let stages: [&dyn Fn(); 3] = [
+        &|| drop(forge_part(&set)),
+        &|| drop(forge_receipt(&set)),
+        // The event says what the receipt is, its own hash is that of before.
+        &|| {
+            let raw = rusqlite::Connection::open(home.env.config.path("ledger")).unwrap();
+            raw.execute_batch("DROP TRIGGER run_events_no_update").unwrap();
+            let stands = home.host.ledger.events(&set.run_key, 0).unwrap().last().unwrap().detail["receipt_blake3"].clone();
+            let now = blake3_hex(&fs::read(set.receipt("publication_receipts")).unwrap());
+            let sql = "UPDATE run_events SET detail_json = replace(detail_json, ?1, ?2)";
+            assert!(raw.execute(sql, [stands.as_str().unwrap(), &now]).unwrap() > 0);
+        },
+    ];
+    for (at, stage) in stages.iter().enumerate() {
+        stage();
+        let report = set.report();
+        let kinds = set.kinds();
+        assert!(!report.anchored && report.rows_checked == RowsChecked::Decoded, "{at}: {report:?}");
+        // What only the rows tell is told, too, and it is what it would be if they had been asked for.
+        assert!(kinds.contains(&Kind::RowsDigest) && kinds.contains(if at < 2 { &Kind::Receipt } else { &Kind::Chain }), "{at}: {kinds:?}");
+        assert_eq!(report, verify_rows(&home.env, Some(&home.host.ledger), &set.manifest).unwrap());
+    }
+}
+
+#[test]
+fn rows_answer_for_themselves_where_every_digest_was_forged() {
+    let home = Home::new();
+    let set = home.build(&intent("train"));
+    forge_part(&set);
+    let (stands, instead) = forge_receipt(&set);
+    forge_ledger(&set, &stands, &instead);
+    // Whoever writes store and ledger anew makes a chain that holds: no byte differs from what it vouches for.
+    let report = set.report();
+    assert!(report.ok() && report.rows_checked == RowsChecked::ByDigest, "{report:?}");
+    // The rows are not those that the digest of the rows was taken of.
+    let decoded = verify_rows(&home.env, Some(&home.host.ledger), &set.manifest).unwrap();
+    assert_eq!(decoded.problems.iter().map(|p| p.kind).collect::<Vec<_>>(), [Kind::RowsDigest], "{decoded:?}");
+    assert!(decoded.anchored && !decoded.ok());
+    let rebuilt = reprove(&home.env, Some(&home.host.ledger), &set.manifest).unwrap();
+    assert!(rebuilt.problems.iter().any(|p| p.kind == Kind::RowsDigest), "{rebuilt:?}");
+}
+
+#[test]
+fn a_file_is_not_read_beyond_the_size_that_the_index_names() {
+    let home = Home::new();
+    let set = home.build(&intent("train"));
+    let part = set.file("part-00000.parquet");
+    let whole = fs::metadata(&part).unwrap().len();
+    for (length, found) in
+        [(whole + 1, "more bytes".to_owned()), (1 << 40, "more bytes".into()), (whole - 1, format!("{} bytes", whole - 1))]
+    {
+        fs::OpenOptions::new().write(true).open(&part).unwrap().set_len(length).unwrap();
+        let report = set.report();
+        assert!(report.problems.iter().any(|p| p.kind == Kind::Digest && p.found == found), "{length}: {report:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The answer of `verify` in lines.
 
-use super::{Kind, Report};
+use super::{Kind, Report, RowsChecked};
 use crate::answer::{Line, Tone};
 use crate::prove::supersession::Correction;
 use crate::text::grouped;
@@ -12,7 +12,7 @@ impl Report {
         let mut lines = vec![
             Line::new(tone, format!("{verdict}  {}", self.manifest_id)),
             Line::plain(format!("manifest  {}", self.manifest_ref)),
-            Line::plain(format!("checked   {} things, {} rows among them", grouped(self.checked), grouped(self.rows))),
+            Line::plain(format!("checked   {}", self.things())),
             if self.anchored {
                 Line::new(Tone::Good, "anchored  the ledger's chain holds the receipts that hold manifest and index")
             } else {
@@ -36,12 +36,22 @@ impl Report {
         lines
     }
 
+    /// How much was checked, and whether rows were decoded for it.
+    fn things(&self) -> String {
+        let (checked, rows) = (grouped(self.checked), grouped(self.rows));
+        match self.rows_checked {
+            RowsChecked::ByDigest => format!("{checked} things, {rows} rows by file digest"),
+            RowsChecked::Decoded => format!("{checked} things, {rows} rows among them"),
+        }
+    }
+
     /// The verdict in a few words: what a line of its own has room for.
     pub fn verdict(&self) -> String {
         let checked = grouped(self.checked);
+        let things = self.things();
         let others = self.problems.iter().filter(|problem| problem.kind != Kind::Unanchored).count();
         match (self.ok(), others) {
-            (true, _) => format!("VERIFIED {checked} things, {} rows among them; anchored in the ledger", grouped(self.rows)),
+            (true, _) => format!("VERIFIED {things}; anchored in the ledger"),
             (false, 0) => format!("UNANCHORED {checked} things agree, and nothing outside the store vouches for them"),
             (false, n) => format!("NOT OK {n} of {checked} things do not hold{}", if self.anchored { "" } else { "; UNANCHORED" }),
         }
