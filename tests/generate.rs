@@ -63,6 +63,14 @@ fn a_sealed_world_builds_to_the_same_rows() {
     let arguments = ["generate", "--events", "3000", "--partitions", "3", "--seed", "5", "--sealed", out.to_str().unwrap(), "--json"];
     let document = sealed.ofs(&arguments).expect(0).json();
     assert_eq!(document["sealed_records"], 3_000, "{document}");
+    // The archive is there raw as well, and sealing it afterwards comes to the same bytes.
+    let segments = || sealed.tree(&format!("../tmp/world/store/{RUN}/ofs/sealed"));
+    let written = segments();
+    assert_eq!(written.len(), 6, "a segment and its sidecar for each partition");
+    std::fs::remove_dir_all(out.join(format!("store/{RUN}/ofs"))).unwrap();
+    let again = sealed.ofs(&["--workspace", out.to_str().unwrap(), "archive", "seal", "--json"]).expect(0).json();
+    assert_eq!(again["records"], 3_000, "{again}");
+    assert!(segments() == written);
     let [raw, sealed] = [&raw, &sealed].map(|w| build(w, "train.json")["dataset"].clone());
     assert_eq!((&raw["rows_digest"], &raw["files"]), (&sealed["rows_digest"], &sealed["files"]));
 }

@@ -1,7 +1,7 @@
 //! `ofs generate`: a synthetic, realistic workspace of any size.
 
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,8 +10,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use serde_json::json;
 
 use super::{Context, Failure, Outcome, document, say};
-use crate::operate::generate::{GenerateError, Spec, generate};
-use crate::operate::seal;
+use crate::operate::generate::{GenerateError, Spec, World};
 use crate::text::grouped;
 
 /// Arguments of `ofs generate`.
@@ -37,6 +36,7 @@ impl From<GenerateError> for Failure {
     fn from(error: GenerateError) -> Self {
         match error {
             GenerateError::Unusable(_) => Failure::usage(error.to_string()).hint("`ofs generate --help` says what fits"),
+            GenerateError::Unsealed(refusal) => Failure::from(refusal),
             GenerateError::Io { .. } => Failure { exit: 1, code: None, message: error.to_string(), hint: None },
         }
     }
@@ -44,6 +44,9 @@ impl From<GenerateError> for Failure {
 
 pub(super) fn run(as_json: bool, args: Args) -> Outcome {
     let spec = Spec { events: args.events, partitions: args.partitions, seed: args.seed, archived: args.sealed, out: args.dir };
+    let world = World::prepare(spec)?;
+    let spec = world.spec();
+    let sealing = if args.sealed { Some(Context::load(Some(&spec.out), as_json)?.env()?) } else { None };
     let written = Arc::new(AtomicU64::new(0));
     let done = {
         let (stop, stopped) = bounded::<()>(0);
@@ -53,12 +56,12 @@ pub(super) fn run(as_json: bool, args: Args) -> Outcome {
                 let _ = write!(std::io::stderr().lock(), "\r{} of {} events", grouped(seen.load(Ordering::Relaxed)), grouped(total));
             }
         });
-        let done = generate(&spec, &written);
+        let done = world.write(sealing.as_ref(), &written);
         drop(stop);
         let _ = line.join();
         done?
     };
-    let sealed = if args.sealed { Some(seal(&spec.out, as_json)?) } else { None };
+    let sealed = args.sealed.then_some(done.sealed);
     let intents: Vec<String> = done.intents.iter().map(|path| path.display().to_string()).collect();
     if as_json {
         document(&json!({
@@ -75,12 +78,4 @@ pub(super) fn run(as_json: bool, args: Args) -> Outcome {
         }
     }
     Ok(0)
-}
-
-/// Seals the archive of the new workspace; how many records it holds.
-fn seal(workspace: &Path, as_json: bool) -> Result<u64, Failure> {
-    let env = Context::load(Some(workspace), as_json)?.env()?;
-    let run = seal::run_of(&env, None).map_err(Failure::usage)?;
-    let report = seal::seal(&env, &run, &[])?;
-    report.refusal().map_or(Ok(report.records()), |refusal| Err(Failure::from(refusal.clone())))
 }

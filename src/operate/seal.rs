@@ -4,12 +4,14 @@
 //! attested counts agree; the second takes the records, verifies every payload hash and sends each to its
 //! segment, within the memory limit. Nothing is written before both have found nothing wrong with the lane.
 //! Each segment's sidecar is written last, so whatever is killed goes on where it was; a lane without new
-//! records is left as it is.
+//! records is left as it is. An archive that this program itself writes is sealed on the way ([`Stream`]).
 
 mod attest;
 mod census;
 mod lane;
+mod shelf;
 mod store;
+mod stream;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 
 pub use self::attest::{Attestation, parse as parse_attestations};
+pub use self::stream::Stream;
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::contract::{Offset, OffsetKind, ReasonCode};
 use crate::pipeline::gate::{Env, Phase, Refusal};
@@ -203,6 +206,10 @@ fn lane_of(path: &str) -> Option<Lane> {
     let mut part = |name: &str| parts.next()?.strip_prefix(name).map(str::to_owned);
     let (topic, partition, kind) = (part("topic=")?, part("partition=")?, part("offset_kind=")?);
     Some(Lane { topic, partition: partition.parse().ok().filter(|p| *p >= 0)?, kind: OffsetKind::parse(&kind)? })
+}
+
+fn internal(message: String) -> Refusal {
+    Refusal::new(ReasonCode::InternalError, PHASE, message)
 }
 
 /// Every offset that a kind may have.

@@ -5,7 +5,10 @@ use std::io::Write;
 
 use sha2::{Digest, Sha256};
 
+use super::GenerateError;
 use super::stream::Draw;
+use crate::contract::{Offset, OffsetKind};
+use crate::source::sealed::Row;
 use crate::time::Instant;
 
 /// The platform run that the world belongs to.
@@ -13,7 +16,7 @@ pub(super) const RUN: &str = "platform_20260101T000000Z";
 /// The one topic.
 pub(super) const TOPIC: &str = "fp.bus.traffic.fraud.v1";
 /// How its offsets count.
-pub(super) const KIND: &str = "kafka_offset";
+pub(super) const KIND: OffsetKind = OffsetKind::KafkaOffset;
 /// Name of the scenario.
 pub(super) const SCENARIO: &str = "generated";
 /// The scenario run.
@@ -78,18 +81,39 @@ impl Event {
         self.hash = Sha256::digest(&*envelope).into();
     }
 
-    /// The archive's line for it, delivered at this place.
-    pub(super) fn archived(&self, out: &mut Vec<u8>, partition: u32, offset: u64, arrived: i64, seed: u64) {
+    /// The archive's line for it, delivered at this place, with its hash in hex.
+    pub(super) fn archived(&self, out: &mut Vec<u8>, hash: &[u8], partition: u32, offset: u64, arrived: i64, seed: u64) {
         let _ = write!(out, "{{\"archived_at_utc\":\"{}\",\"envelope\":", Instant(arrived));
         out.extend_from_slice(&self.envelope);
         out.extend_from_slice(b",\"event_id\":\"");
         out.extend_from_slice(&self.id);
+        let _ = write!(
+            out,
+            "\",\"event_type\":\"transaction\",\"manifest_fingerprint\":\"{FINGERPRINT}\",\"origin_offset\":{{\"offset\":\"{offset}\",\"offset_kind\":\"{KIND}\",\"partition\":{partition},\"topic\":\"{TOPIC}\"}},\"parameter_hash\":\"{PARAMETERS}\",\"payload_hash\":\""
+        );
+        out.extend_from_slice(hash);
         let _ = writeln!(
             out,
-            "\",\"event_type\":\"transaction\",\"manifest_fingerprint\":\"{FINGERPRINT}\",\"origin_offset\":{{\"offset\":\"{offset}\",\"offset_kind\":\"{KIND}\",\"partition\":{partition},\"topic\":\"{TOPIC}\"}},\"parameter_hash\":\"{PARAMETERS}\",\"payload_hash\":\"{}\",\"platform_run_id\":\"{RUN}\",\"scenario_id\":\"{SCENARIO}\",\"scenario_run_id\":\"{SCENARIO_RUN}\",\"seed\":\"{seed}\",\"ts_utc\":\"{}\"}}",
-            crate::digest::hex(&self.hash),
+            "\",\"platform_run_id\":\"{RUN}\",\"scenario_id\":\"{SCENARIO}\",\"scenario_run_id\":\"{SCENARIO_RUN}\",\"seed\":\"{seed}\",\"ts_utc\":\"{}\"}}",
             Instant(self.ts)
         );
+    }
+
+    /// The same record on its way into a segment.
+    ///
+    /// # Errors
+    /// `Unusable` for text that is no UTF-8, which none is.
+    pub(super) fn row<'e>(&'e self, hash: &'e [u8], offset: u64) -> Result<Row<'e>, GenerateError> {
+        let text = |bytes: &'e [u8]| std::str::from_utf8(bytes).map_err(|e| GenerateError::Unusable(format!("offset {offset}: {e}")));
+        Ok(Row {
+            offset: Offset::from(offset),
+            event_id: text(&self.id)?,
+            ts: self.ts,
+            hash: &self.hash,
+            declared: Some(text(hash)?),
+            scenario: Some(SCENARIO_RUN),
+            envelope: text(&self.envelope)?,
+        })
     }
 
     /// The bus's line for it.
@@ -115,7 +139,7 @@ mod tests {
             let value: serde_json::Value = serde_json::from_slice(&event.envelope).unwrap();
             assert_eq!(crate::json::canonical(&value).into_bytes(), event.envelope);
             let mut line = Vec::new();
-            event.archived(&mut line, 3, 17, 5, 42);
+            event.archived(&mut line, crate::digest::hex(&event.hash).as_bytes(), 3, 17, 5, 42);
             let record: serde_json::Value = serde_json::from_slice(&line).unwrap();
             assert_eq!(record["envelope"], value);
             assert_eq!(record["origin_offset"]["offset"], "17");

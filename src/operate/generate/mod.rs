@@ -3,7 +3,8 @@
 //! later, are corrected, contradict each other or come after the cut-off.
 //!
 //! Every partition is drawn from its own stream of random bytes, so the same arguments give the same bytes
-//! on any number of threads. Nothing is held but one partition's key weights.
+//! on any number of threads. Nothing is held but one partition's key weights, and two segments where the
+//! archive is sealed on the way.
 
 mod event;
 mod frame;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use self::lane::Written;
+use crate::pipeline::gate::{Env, Refusal};
 use crate::time::Instant;
 
 /// Events of one archive file.
@@ -48,6 +50,8 @@ pub struct Generated {
     pub events: u64,
     /// Label assertions.
     pub labels: u64,
+    /// Records of the archive that were sealed.
+    pub sealed: u64,
     /// The intents, which both build to DONE.
     pub intents: Vec<PathBuf>,
 }
@@ -66,43 +70,86 @@ pub enum GenerateError {
         /// Why.
         source: std::io::Error,
     },
+    /// The archive could not be sealed.
+    #[error("{}", .0.message)]
+    Unsealed(Refusal),
+}
+
+impl From<Refusal> for GenerateError {
+    fn from(refusal: Refusal) -> Self {
+        GenerateError::Unsealed(refusal)
+    }
 }
 
 fn at(path: &Path) -> impl FnOnce(std::io::Error) -> GenerateError + '_ {
     |source| GenerateError::Io { path: path.to_owned(), source }
 }
 
-/// Writes the workspace. `written` counts events as they are written.
-///
-/// # Errors
-/// `Unusable` where the folder holds something or the numbers make no sense, before anything is written;
-/// `Io`, naming the file.
-pub fn generate(spec: &Spec, written: &AtomicU64) -> Result<Generated, GenerateError> {
-    check(spec)?;
-    let next = AtomicU32::new(0);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(spec.partitions as usize);
-    let work = || {
-        let mut lanes = Vec::new();
-        loop {
-            let partition = next.fetch_add(1, Ordering::Relaxed);
-            if partition >= spec.partitions {
-                return Ok(lanes);
-            }
-            lanes.push(lane::write(spec, partition, written)?);
-        }
-    };
-    let results: Vec<Result<Vec<Written>, GenerateError>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let gone = |_| Err(GenerateError::Unusable("a writer thread ended without an answer".into()));
-        workers.into_iter().map(|worker| worker.join().unwrap_or_else(gone)).collect()
-    });
-    let mut lanes: Vec<Written> = Vec::new();
-    for result in results {
-        lanes.extend(result?);
+/// A workspace that is about to be written, in a folder that held nothing.
+#[derive(Debug)]
+pub struct World {
+    spec: Spec,
+}
+
+impl World {
+    /// Holds the numbers and the folder against what can be, and makes the root of the object store, so that
+    /// it can be opened.
+    ///
+    /// # Errors
+    /// `Unusable` where the folder holds something or the numbers make no sense, before anything is written;
+    /// `Io`, naming the folder.
+    pub fn prepare(spec: Spec) -> Result<Self, GenerateError> {
+        check(&spec)?;
+        let root = spec.out.join("store");
+        std::fs::create_dir_all(&root).map_err(at(&root))?;
+        Ok(World { spec })
     }
-    lanes.sort_by_key(|lane| lane.partition);
-    let intents = frame::write(spec, &lanes)?;
-    Ok(Generated { events: spec.events, labels: lanes.iter().map(|lane| lane.labels).sum(), intents })
+
+    /// What is written.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// Writes the workspace, and in the store of `sealing`, which is its own, the segments of its archive: the
+    /// same as sealing it afterwards comes to. `written` counts events as they are written.
+    ///
+    /// # Errors
+    /// `Unusable` for the store of another workspace; `Io`, naming the file; `Unsealed`.
+    pub fn write(&self, sealing: Option<&Env>, written: &AtomicU64) -> Result<Generated, GenerateError> {
+        let spec = &self.spec;
+        if let Some(env) = sealing {
+            let root = spec.out.join("store");
+            let own = root.canonicalize().map_err(at(&root))?;
+            if env.store_root.as_ref() != Some(&own) {
+                return Err(GenerateError::Unusable(format!("{} is not the object store that is configured", root.display())));
+            }
+        }
+        let next = AtomicU32::new(0);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(spec.partitions as usize);
+        let work = || {
+            let mut lanes = Vec::new();
+            loop {
+                let partition = next.fetch_add(1, Ordering::Relaxed);
+                if partition >= spec.partitions {
+                    return Ok(lanes);
+                }
+                lanes.push(lane::write(spec, sealing, partition, written)?);
+            }
+        };
+        let results: Vec<Result<Vec<Written>, GenerateError>> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            let gone = |_| Err(GenerateError::Unusable("a writer thread ended without an answer".into()));
+            workers.into_iter().map(|worker| worker.join().unwrap_or_else(gone)).collect()
+        });
+        let mut lanes: Vec<Written> = Vec::new();
+        for result in results {
+            lanes.extend(result?);
+        }
+        lanes.sort_by_key(|lane| lane.partition);
+        let intents = frame::write(spec, &lanes)?;
+        let sum = |of: fn(&Written) -> u64| lanes.iter().map(of).sum();
+        Ok(Generated { events: spec.events, labels: sum(|lane| lane.labels), sealed: sum(|lane| lane.sealed), intents })
+    }
 }
 
 fn check(spec: &Spec) -> Result<(), GenerateError> {
@@ -153,7 +200,7 @@ mod tests {
         let (a, b, c) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for (dir, seed) in [(&a, 7), (&b, 7), (&c, 8)] {
             let counted = AtomicU64::new(0);
-            let done = generate(&spec(dir.path(), seed), &counted).unwrap();
+            let done = World::prepare(spec(dir.path(), seed)).unwrap().write(None, &counted).unwrap();
             assert_eq!((done.events, counted.load(Ordering::Relaxed)), (2_000, 2_000));
             assert!((2_700..3_300).contains(&done.labels), "{}", done.labels);
         }
@@ -169,7 +216,7 @@ mod tests {
         let refused = |change: &dyn Fn(&mut Spec)| {
             let mut spec = spec(dir.path(), 1);
             change(&mut spec);
-            generate(&spec, &AtomicU64::new(0)).unwrap_err().to_string()
+            World::prepare(spec).unwrap_err().to_string()
         };
         assert!(refused(&|s| s.partitions = 0).contains("0 partitions"));
         assert!(refused(&|s| s.partitions = 5_000).contains("5000 partitions"));

@@ -75,7 +75,7 @@ pub(super) struct Known<'k> {
 /// `REPLAY_DUPLICATE_OFFSET_MISMATCH`, `SEALED_SEGMENT_CONFLICT`, `ATTESTATION_INVALID`, `SCRATCH_IO`.
 pub(super) fn take(records: Merge<RECORD>, known: &Known<'_>) -> Result<Vec<Window>, Refusal> {
     let mut counts = vec![0u64; known.attestations.len()];
-    let mut cutter = Cutter { pieces: known.pieces, piece: 0, open: None, windows: Vec::new() };
+    let mut cutter = Cutter::new(known.pieces);
     let mut earlier: Option<Counted> = None;
     for record in records {
         let record = record.map_err(|e| Refusal::of_engine(PHASE, &e))?;
@@ -126,15 +126,28 @@ struct Open {
     text: u64,
 }
 
-struct Cutter<'c> {
+/// Cuts offsets that come in order into windows.
+pub(super) struct Cutter<'c> {
     pieces: &'c [OffsetRange],
     piece: usize,
     open: Option<Open>,
+    /// The windows that are closed.
     windows: Vec<Window>,
 }
 
-impl Cutter<'_> {
-    fn push(&mut self, offset: Offset, text: u64, dense: bool) {
+impl<'c> Cutter<'c> {
+    /// Nothing yet, with these attested ranges to be covered.
+    pub(super) fn new(pieces: &'c [OffsetRange]) -> Self {
+        Cutter { pieces, piece: 0, open: None, windows: Vec::new() }
+    }
+
+    /// How many windows are closed: a record for which this grows belongs to the next one.
+    pub(super) fn closed(&self) -> usize {
+        self.windows.len()
+    }
+
+    /// The next record: its offset, bytes of text, and whether its kind is dense.
+    pub(super) fn push(&mut self, offset: Offset, text: u64, dense: bool) {
         while self.pieces.get(self.piece).is_some_and(|piece| piece.end < offset) {
             self.close_piece();
         }

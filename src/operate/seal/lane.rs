@@ -1,6 +1,6 @@
 //! Sealing one lane: two passes over what is not sealed yet, then one segment after the other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 
 use super::attest::Attestation;
 use super::census::{self, Known, RECORD, Side, Window};
-use super::store::{self, Ready};
-use super::{LaneSealed, Outcome, PHASE, everything};
+use super::shelf::{Place, RawLines, Shelf, grow};
+use super::{LaneSealed, Outcome, PHASE, everything, internal};
+use crate::contract::Offset;
 use crate::contract::intent::{Lane, OffsetRange};
-use crate::contract::{Offset, ReasonCode};
 use crate::engine::EngineError;
 use crate::engine::interval::RangeSet;
 use crate::engine::scratch::Budget;
@@ -22,7 +22,7 @@ use crate::engine::sorter::Sorter;
 use crate::engine::spool::Spool;
 use crate::pipeline::gate::{Env, Refusal};
 use crate::pipeline::replay::{Waiting, Work};
-use crate::source::sealed::{Attested, Index, RawFile, Row, Rows, Segment, contains, merged, stem};
+use crate::source::sealed::{Attested, Index, Row, Rows, Segment, contains, merged};
 use crate::source::{Archive, Chunk, Decoder, Delivery, EventLog, EventRecord, Needs, ReadScope, Sealed};
 
 /// Records gathered before they are handed on.
@@ -38,17 +38,6 @@ pub(super) struct Task<'t> {
     pub(super) index: &'t Arc<Index>,
     pub(super) work: &'t Work,
     pub(super) attestations: &'t [Attestation],
-}
-
-/// A file of lines on its way into segments.
-#[derive(Debug)]
-struct RawLines {
-    name: String,
-    bytes: u64,
-    /// First and last offset that it holds.
-    span: Option<OffsetRange>,
-    /// Whether every line of it will be sealed.
-    whole: bool,
 }
 
 /// Takes a raw record, with the file of lines that it lies in, if it lies in one.
@@ -86,7 +75,7 @@ pub(super) fn seal(task: &Task<'_>) -> Result<LaneSealed, Refusal> {
         return Ok(done(if chunks.is_empty() { Outcome::UpToDate } else { Outcome::Unattested }, 0));
     }
     let (lines, singles) = archive.holds(task.lane).map_err(source)?;
-    let files = lines.into_iter().map(|(name, bytes)| (name.clone(), RawLines { name, bytes, span: None, whole: true })).collect();
+    let files = lines.into_iter().map(|(name, bytes)| (name, RawLines { bytes, ..RawLines::default() })).collect();
     let mut pending = Pending { task, archive, chunks, files, singles, segments, unreadable: 0, refusal: None };
     let (windows, beside) = pending.census(&attestations)?;
     let written = pending.write(&windows, &beside, &attestations)?;
@@ -215,7 +204,8 @@ impl Pending<'_> {
         })?;
         self.beside(beside, &mut |event| window_of(event.offset).map_or(Ok(()), |window| gathered.push(event, Side::Sealed, window)))?;
         gathered.flush()?;
-        let mut shelf = Shelf { pending: self, waiting: None, written: Vec::new(), vouched: BTreeSet::new() };
+        let place = Place { env: task.env, run: task.run, lane: task.lane };
+        let mut shelf = Shelf::new(place, self.segments.clone(), std::mem::take(&mut self.singles), std::mem::take(&mut self.files));
         for (at, window) in windows.iter().enumerate() {
             task.env.check(PHASE)?;
             let rows = rows_of(&spool.shard(at).map_err(engine)?, task.lane).map_err(internal)?;
@@ -229,18 +219,10 @@ impl Pending<'_> {
     }
 }
 
-fn internal(message: String) -> Refusal {
-    Refusal::new(ReasonCode::InternalError, PHASE, message)
-}
-
 /// A thread's share of the memory that a kind of rows may hold.
 fn share(task: &Task<'_>, kind: Waiting) -> Arc<Budget> {
     let threads = task.env.config.threads().max(1) as u64;
     Arc::new(Budget::new(task.work.budget(kind).limit() / threads))
-}
-
-fn grow(span: &mut Option<OffsetRange>, by: OffsetRange) {
-    *span = Some(span.map_or(by, |span| OffsetRange { start: span.start.min(by.start), end: span.end.max(by.end) }));
 }
 
 /// Offsets on their way into the census.
@@ -399,61 +381,4 @@ fn rows_of(batch: &RecordBatch, lane: &Lane) -> Result<Rows, String> {
         })?;
     }
     Ok(rows)
-}
-
-/// Segments on their way to the store: each waits for the next one, since the last says which files of the
-/// archive are wholly sealed.
-struct Shelf<'s, 'p> {
-    pending: &'s Pending<'p>,
-    waiting: Option<Ready>,
-    written: Vec<super::Written>,
-    /// Files that a segment vouches for.
-    vouched: BTreeSet<String>,
-}
-
-impl Shelf<'_, '_> {
-    fn add(&mut self, range: OffsetRange, attestation: Option<Attested>, rows: Rows) -> Result<(), Refusal> {
-        let singles = &self.pending.singles;
-        let inside = singles.partition_point(|o| *o <= range.end) - singles.partition_point(|o| *o < range.start);
-        let ready = Ready { range, attestation, encoded: rows.encode().map_err(internal)?, single_files: inside as u64 };
-        match self.waiting.replace(ready) {
-            Some(earlier) => self.put(earlier, false),
-            None => Ok(()),
-        }
-    }
-
-    fn put(&mut self, ready: Ready, last: bool) -> Result<(), Refusal> {
-        let task = self.pending.task;
-        let raw_files = self.raw_files(ready.range, last);
-        let records = ready.encoded.records;
-        self.written.push(store::put(task.env, task.run, task.lane, ready, raw_files)?);
-        task.env.progress.advance(records);
-        Ok(())
-    }
-
-    /// The files of lines whose records lie in this segment and in those before it, and nowhere else.
-    fn raw_files(&mut self, range: OffsetRange, last: bool) -> Vec<RawFile> {
-        let known: Vec<OffsetRange> =
-            self.pending.segments.iter().map(|s| s.sidecar.range()).chain(self.written.iter().map(|w| w.range)).collect();
-        let mut list = Vec::new();
-        for file in self.pending.files.values() {
-            let Some(span) = file.span.filter(|span| file.whole && (last || span.end <= range.end)) else { continue };
-            if self.vouched.insert(file.name.clone()) {
-                let holds = |other: &&OffsetRange| other.start <= span.end && span.start <= other.end;
-                list.push(RawFile {
-                    file: file.name.clone(),
-                    bytes: file.bytes,
-                    segments: known.iter().filter(holds).map(|r| stem(*r)).collect(),
-                });
-            }
-        }
-        list
-    }
-
-    fn finish(mut self) -> Result<Vec<super::Written>, Refusal> {
-        if let Some(last) = self.waiting.take() {
-            self.put(last, true)?;
-        }
-        Ok(self.written)
-    }
 }
