@@ -1,12 +1,11 @@
 """The job of a bare engine beside that of `ofs`: the same rows out of the same files, nothing proved.
 
-archive WORKSPACE      what only the bus has goes into the archive, so that all of it can be sealed
 prepare WORKSPACE      the labels as Parquet, for all three
 duckdb|polars WORKSPACE OUT   the job, in a process of its own
 check A B              two results cell by cell
 pairs WORKSPACE OFS K  the jobs in turn, K times: medians of CPU, wall and peak memory, and their ratios
 """
-import glob, hashlib, json, os, pathlib, shutil, statistics, subprocess, sys, time
+import glob, json, os, pathlib, shutil, statistics, subprocess, sys, time
 
 WINDOWS = {"1h": 3_600, "24h": 86_400, "7d": 604_800}
 TIES = 1_024  # places of one key and instant, at most
@@ -20,30 +19,6 @@ def paths(workspace):
     sealed = root / "store" / run / "ofs/sealed"
     events = str(sealed / "**/segment-*.parquet")
     return root, intent, run, events, str(root / "columns/labels/*.parquet")
-
-
-def archive(workspace):
-    root, _, run, *_ = paths(workspace)
-    for log in sorted(root.glob("bus/*/partition=*.jsonl")):
-        topic, partition = log.parent.name, log.stem.split("=")[1]
-        meta = json.loads(log.with_name(f"partition={partition}.meta.json").read_text())
-        kind, base = meta["offset_kind"], meta["base_offset"]
-        lane = root / "store" / run / f"archive/events/topic={topic}/partition={partition}/offset_kind={kind}"
-        next_offset = 1 + max(int(part.stem.split("-")[2]) for part in lane.glob("part-*.jsonl"))
-        with log.open() as lines, (lane / "tail.jsonl").open("x") as tail:
-            for offset, line in enumerate(lines, base):
-                if offset < next_offset:
-                    continue
-                record = json.loads(line)
-                envelope = record["payload"]
-                text = json.dumps(envelope, sort_keys=True, separators=(",", ":"))
-                tail.write(json.dumps({
-                    "archived_at_utc": record["published_at_utc"], "envelope": envelope, "event_id": envelope["event_id"], "event_type": envelope["event_type"],
-                    "origin_offset": {"offset": str(offset), "offset_kind": kind, "partition": int(partition), "topic": topic},
-                    "payload_hash": hashlib.sha256(text.encode()).hexdigest(), "platform_run_id": envelope["platform_run_id"],
-                    "scenario_run_id": envelope.get("scenario_run_id"), "ts_utc": envelope["ts_utc"]}, sort_keys=True, separators=(",", ":")) + "\n")
-    shutil.rmtree(root / "bus")
-    (root / "bus").mkdir()
 
 
 def prepare(workspace):
@@ -189,7 +164,6 @@ def pairs(workspace, ofs, k):
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["archive", workspace]: archive(workspace)
         case ["prepare", workspace]: prepare(workspace)
         case ["polars", workspace, out]: run_polars(workspace, out)
         case ["duckdb", workspace, out]: run_duckdb(workspace, out)
