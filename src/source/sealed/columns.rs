@@ -299,16 +299,12 @@ impl Fields {
         let doc = tape.parse(envelope.as_bytes()).map_err(|e| e.to_string())?;
         if let Payload::Json(payload) = Payload::of(doc.root()) {
             for (name, value) in payload.fields().filter(|(_, value)| !value.is_null()) {
-                if !columns.contains_key(name.as_ref()) {
-                    if columns.len() == MAX_FIELDS {
-                        *beyond = true;
-                        continue;
-                    }
-                    columns.insert(name.clone().into_owned(), Gathered::default());
-                }
                 if let Some(column) = columns.get_mut(name.as_ref()) {
-                    column.pad(*rows);
-                    column.push(value.kind(), value.raw());
+                    column.push(*rows, value.kind(), value.raw());
+                } else if columns.len() < MAX_FIELDS {
+                    columns.entry(name.into_owned()).or_default().push(*rows, value.kind(), value.raw());
+                } else {
+                    *beyond = true;
                 }
             }
         }
@@ -336,9 +332,11 @@ impl Gathered {
         }
     }
 
-    fn push(&mut self, kind: Kind, text: &str) {
+    /// The value of a row; the rows that were passed over have none.
+    fn push(&mut self, row: usize, kind: Kind, text: &str) {
+        self.pad(row);
         self.escaped |= kind == Kind::String && text.contains('\\');
-        self.wide |= kind == Kind::Number && text.parse::<i64>().map_or(true, |n| n.to_string() != text);
+        self.wide |= kind == Kind::Number && !integer(text);
         self.texts.append_value(text);
         self.kinds.push(Some(kind));
     }
@@ -366,6 +364,12 @@ impl Gathered {
         });
         (ColumnType::Json, Arc::new(json.collect::<StringArray>()))
     }
+}
+
+/// Whether a number token is what a 64-bit integer is written as.
+fn integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    text.parse::<i64>().is_ok() && !digits.starts_with('+') && (text == "0" || !digits.starts_with('0'))
 }
 
 /// The values of a payload column that was read back.
@@ -423,6 +427,16 @@ mod tests {
         assert_eq!(types(&["\"a\":\"x\"", "\"a\":1"]), ["payload_a Json"]);
         assert_eq!(types(&["\"a\":[1]"]), ["payload_a Json"]);
         assert_eq!(types(&["\"a\":null"]), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn an_integer_is_what_it_is_written_as() {
+        for text in ["0", "-1", "7", "10", "100", "9223372036854775807", "-9223372036854775808"] {
+            assert!(integer(text), "{text}");
+        }
+        for text in ["", "-", "-0", "+1", "-+1", "00", "01", "-01", "1.0", "1e3", " 1", "9223372036854775808", "-9223372036854775809"] {
+            assert!(!integer(text) && text.parse::<i64>().map_or(true, |n| n.to_string() != text), "{text}");
+        }
     }
 
     #[test]
