@@ -390,6 +390,29 @@ fn a_build_is_started_stepped_and_called_off_from_the_keyboard() {
     assert_eq!(tty.end().0, 0);
 }
 
+#[cfg(feature = "otlp")]
+#[test]
+fn otlp_what_the_console_builds_is_told_and_a_dead_collector_is_named() {
+    use crate::otlp::{Collector, ENDPOINT, signals};
+    let build = |endpoint: &str| {
+        let workspace = Workspace::flights();
+        let tty = Tty::start(&workspace, (100, 30), &[], &[(ENDPOINT, endpoint)]);
+        tty.until("no runs yet").press("b");
+        tty.until("train.json").press("j\r");
+        tty.until("DONE");
+        (workspace, tty)
+    };
+    let collector = Collector::taking();
+    let (workspace, mut tty) = build(&collector.endpoint());
+    wait_for("both signals", PATIENCE, || signals(&workspace).len() == 2);
+    assert_eq!((collector.heard().len(), signals(&workspace)["otlp-traces"].0.as_str()), (2, "SENT"));
+    tty.press("q");
+    assert_eq!(tty.end().0, 0);
+    let (workspace, mut tty) = build("http://127.0.0.1:1");
+    tty.until("telemetry could not be sent").press("q");
+    assert_eq!((tty.end().0, signals(&workspace)["otlp-traces"].0.as_str()), (0, "FAILED_TO_SEND"));
+}
+
 #[test]
 fn a_hang_up_during_a_build_hands_the_run_back() {
     let workspace = Workspace::flights();

@@ -18,6 +18,8 @@ mod labels_import;
 mod ledger_story;
 mod operators;
 mod oracle;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod parity;
 mod races;
 mod report;

@@ -290,6 +290,13 @@ pub(crate) fn say(line: impl AsRef<str>) {
     let _ = writeln!(std::io::stdout().lock(), "{}", safe_lines(line.as_ref()));
 }
 
+/// Says on stderr what went wrong beside the work and changes nothing of it.
+pub(crate) fn warn(trouble: Option<String>) {
+    if let Some(trouble) = trouble {
+        let _ = writeln!(std::io::stderr().lock(), "ofs: {}", safe_lines(&trouble));
+    }
+}
+
 /// Prints an answer on stdout.
 pub(crate) fn told(lines: &[crate::answer::Line]) {
     lines.iter().for_each(|line| say(&line.text));

@@ -139,7 +139,9 @@ fn execute(
         let build = tokio::task::spawn_blocking(move || {
             let result = work(&env, &host);
             crate::observe::facts::flush_quietly(&env, &host.ledger);
-            result
+            let run_key = result.as_ref().map(|r| r.text("/run_key").to_owned());
+            let trouble = run_key.ok().and_then(|run_key| crate::observe::export(&env, &host, &run_key));
+            (result, trouble)
         });
         tokio::pin!(build);
         loop {
@@ -153,12 +155,14 @@ fn execute(
         }
     });
     drop(ticker);
-    let result = built.map_err(|e| Failure {
+    let (result, trouble) = built.map_err(|e| Failure {
         exit: 1,
         code: Some(crate::contract::ReasonCode::InternalError),
         message: format!("the build panicked: {e}"),
         hint: Some("the run is still on record; `ofs resume` goes on with it".into()),
-    })??;
+    })?;
+    let result = result?;
+    super::warn(trouble);
     print(context, &result);
     warn_superseded(context, &result);
     Ok(result.exit)

@@ -69,6 +69,7 @@ fn serve(env: &Env, host: &Host, keeper: &dyn Gatekeeper, once: bool, talk: bool
     let mut worker = Worker::start(env, host, keeper)?;
     let mut all = VecDeque::new();
     let mut each = |done: Processed| {
+        super::warn(done.run_key.as_deref().and_then(|run_key| crate::observe::export(env, host, run_key)));
         if talk {
             say(format!("{:<15}  request {}  run {}", done.status, done.request_id, done.run_key.as_deref().unwrap_or("-")));
         }

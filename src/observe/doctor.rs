@@ -90,6 +90,7 @@ pub fn examine(config: &Config, clock: &Arc<dyn Clock>) -> Vec<Resource> {
         scratch(config),
         threads(config),
         memory(config),
+        telemetry(),
     ]
 }
 
@@ -253,6 +254,19 @@ fn memory(config: &Config) -> Resource {
     Resource::of("memory", config.text("limits", "memory"), "this process", Ok(detail))
 }
 
+/// Whether this program can tell a collector of its builds, and whether it is asked to. No build needs it.
+fn telemetry() -> Resource {
+    const NAMES: [&str; 3] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"];
+    let set = NAMES.into_iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+    let resource = |found| Resource::of("telemetry", set.unwrap_or_default(), "OTLP over HTTP", found);
+    let idle = |why: &str| resource(Ok(String::new())).absent(why);
+    match set {
+        _ if !cfg!(feature = "otlp") => idle("nothing is sent: this program was built without the feature `otlp`"),
+        None => idle("nothing is sent: no endpoint is set"),
+        Some(_) => resource(Ok("leaves after each build; `ofs report` says what became of it".into())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,7 +289,7 @@ mod tests {
         let mut config = Config::load(Some(dir.path()), Path::new("/"), &BTreeMap::new()).unwrap();
         let fresh = states(&config);
         for (name, (state, supported)) in &fresh {
-            let absent = matches!(*name, "ledger" | "logs" | "ownership");
+            let absent = matches!(*name, "ledger" | "logs" | "ownership" | "telemetry");
             assert_eq!((*state, *supported), (if absent { State::Absent } else { State::Ok }, true), "{name}");
         }
         config.set_flag("workspace", "platform_run_id", "platform_20130101T000000Z").unwrap();

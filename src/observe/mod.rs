@@ -8,6 +8,8 @@ pub mod facts;
 pub mod gates;
 pub mod health;
 pub mod metrics;
+#[cfg(feature = "otlp")]
+mod otlp;
 pub mod reconcile;
 pub mod report;
 mod told;
@@ -24,8 +26,25 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
 
+use crate::pipeline::gate::Env;
+use crate::pipeline::run::Host;
+
 /// Days of logs that are kept.
 const KEPT_FILES: usize = 14;
+
+/// Tells an OpenTelemetry collector what this process has just done on a run, where the environment names one and
+/// this program was built with the feature `otlp`; otherwise nothing happens. Gives the line that a person should
+/// read where it could not be sent. Waits a bounded time, and changes nothing but the record of its own delivery
+/// (O149, O150, O153, O154).
+pub fn export(env: &Env, host: &Host, run_key: &str) -> Option<String> {
+    #[cfg(feature = "otlp")]
+    return otlp::export(env, host, run_key);
+    #[cfg(not(feature = "otlp"))]
+    {
+        let _ = (env, host, run_key);
+        None
+    }
+}
 
 /// Starts logging into `folder`, filtered by `OFS_LOG`. Keep the guard: dropping it flushes.
 ///

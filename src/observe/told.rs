@@ -61,9 +61,10 @@ impl RunReport {
         }
     }
 
-    /// What became of each signal when it was last emitted; one that never was is UNKNOWN.
+    /// What became of each signal when it was last emitted; one of a report that never was is UNKNOWN.
     fn emitted(&self, lines: &mut Vec<Line>) {
-        for name in SIGNALS {
+        let others = self.signals.iter().map(|signal| signal.signal.as_str()).filter(|name| !SIGNALS.contains(name));
+        for name in SIGNALS.into_iter().chain(others) {
             lines.push(match self.signals.iter().find(|signal| signal.signal == name) {
                 Some(signal) => {
                     let tone = if signal.delivery == Delivery::Failed { Tone::Bad } else { Tone::Plain };

@@ -13,7 +13,7 @@ use super::sampler::Sampler;
 use crate::console::builds::{BuildEvent, BuildSpec, Builds, StartError, What};
 use crate::console::msg::{Msg, Told};
 use crate::ledger::{Ledger, LedgerError, Ordered, Owner};
-use crate::observe::facts::flush_quietly;
+use crate::observe::{self, facts::flush_quietly};
 use crate::pipeline::admit::Supersession;
 use crate::pipeline::run::step::{Answer, Breakpoint};
 use crate::pipeline::run::{Host, Request, StopSignal};
@@ -124,14 +124,17 @@ impl Works {
         let env = self.world.env()?;
         let ledger = Ledger::open(&self.world.ledger_path(), clock.clone(), actor).map_err(|e| format!("{}: {e}", e.code()))?;
         let host = Host { ledger: Arc::new(ledger), clock: clock.clone(), owner: Owner::current(), signal: StopSignal::default() };
-        let (told, facts) = (self.told.clone(), (env.clone(), host.ledger.clone()));
+        let (told, ours) = (self.told.clone(), (env.clone(), host.clone()));
         // Called on a build's thread: it must not wait for a screen that has stopped listening.
         let hear = Arc::new(move |run_key: &str, event| {
             let ended = matches!(event, BuildEvent::Ended(_));
             let _ = told.send_timeout(Msg::Build { run_key: run_key.to_owned(), event }, PATIENCE);
             // As after a build of the command line; what cannot be sent now waits for the next flush.
             if ended {
-                flush_quietly(&facts.0, &facts.1);
+                flush_quietly(&ours.0, &ours.1.ledger);
+                if let Some(trouble) = observe::export(&ours.0, &ours.1, run_key) {
+                    let _ = told.send_timeout(Msg::Told(Told::bad(trouble)), PATIENCE);
+                }
             }
         });
         let builds = Builds::new(env, host, hear);
