@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::Workspace;
+use crate::support::{Workspace, files};
 
 const RUN: &str = "platform_20260101T000000Z";
 
@@ -73,6 +73,28 @@ fn a_sealed_world_builds_to_the_same_rows() {
     assert!(segments() == written);
     let [raw, sealed] = [&raw, &sealed].map(|w| build(w, "train.json")["dataset"].clone());
     assert_eq!((&raw["rows_digest"], &raw["files"]), (&sealed["rows_digest"], &sealed["files"]));
+}
+
+#[test]
+fn columns_alone_are_the_same_world_in_less_space() {
+    let worlds = [&["--sealed"][..], &["--sealed", "--columns"]].map(|flags| {
+        let w = Workspace::empty();
+        let out = w.scratch().join("world");
+        let arguments = ["generate", "--events", "3000", "--partitions", "3", "--seed", "5", out.to_str().unwrap(), "--json"];
+        let document = w.ofs(&[&arguments[..], flags].concat()).expect(0).json();
+        (w, document["labels"].clone())
+    });
+    let [(text, labels), (columns, same)] = &worlds;
+    assert_eq!(labels, same);
+    let world = columns.scratch().join("world");
+    assert!(!world.join(format!("store/{RUN}/archive")).exists());
+    assert!(files(&world.join("labels")).iter().all(|p| p.extension().is_some_and(|e| e == "parquet")));
+    for intent in ["train.json", "audit.json"] {
+        let [a, b] = [text, columns].map(|w| build(w, intent)["dataset"].clone());
+        assert_eq!((&a["rows_digest"], &a["files"]), (&b["rows_digest"], &b["files"]), "{intent}");
+    }
+    let refused = columns.ofs(&["generate", "--events", "100", "--columns", columns.scratch().join("other").to_str().unwrap()]).expect(2);
+    assert!(refused.err.contains("--sealed"), "{}", refused.err);
 }
 
 #[test]

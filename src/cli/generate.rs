@@ -30,6 +30,9 @@ pub(super) struct Args {
     /// Archive everything and seal it: builds then read columns instead of JSON.
     #[arg(long)]
     sealed: bool,
+    /// Columns alone, a sixth of the disk: no raw archive beside its segments, and labels as Parquet.
+    #[arg(long, requires = "sealed")]
+    columns: bool,
 }
 
 impl From<GenerateError> for Failure {
@@ -43,10 +46,10 @@ impl From<GenerateError> for Failure {
 }
 
 pub(super) fn run(as_json: bool, args: Args) -> Outcome {
-    let spec = Spec { events: args.events, partitions: args.partitions, seed: args.seed, archived: args.sealed, out: args.dir };
-    let world = World::prepare(spec)?;
+    let Args { dir: out, events, partitions, seed, sealed, columns } = args;
+    let world = World::prepare(Spec { events, partitions, seed, archived: sealed, columns, out })?;
     let spec = world.spec();
-    let sealing = if args.sealed { Some(Context::load(Some(&spec.out), as_json)?.env()?) } else { None };
+    let sealing = if sealed { Some(Context::load(Some(&spec.out), as_json)?.env()?) } else { None };
     let written = Arc::new(AtomicU64::new(0));
     let done = {
         let (stop, stopped) = bounded::<()>(0);
@@ -61,7 +64,7 @@ pub(super) fn run(as_json: bool, args: Args) -> Outcome {
         let _ = line.join();
         done?
     };
-    let sealed = args.sealed.then_some(done.sealed);
+    let sealed = sealed.then_some(done.sealed);
     let intents: Vec<String> = done.intents.iter().map(|path| path.display().to_string()).collect();
     if as_json {
         document(&json!({

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::columns::Columns;
 use super::event::{Event, KIND, RUN, TOPIC};
 use super::stream::{Draw, Zipf};
 use super::{BEGIN, FILE_EVENTS, GenerateError, SPAN, Spec, at, label};
@@ -56,6 +57,42 @@ impl Out {
             self.buffer.clear();
         }
         Ok(())
+    }
+}
+
+/// The labels of a partition: lines of JSON, or columns.
+enum Labels {
+    Lines(Out),
+    Columns(Columns),
+}
+
+impl Labels {
+    fn create(spec: &Spec, partition: u32) -> Result<Self, GenerateError> {
+        let path = |kind: &str| spec.out.join(format!("labels/assertions-{partition:05}.{kind}"));
+        Ok(if spec.columns { Labels::Columns(Columns::create(path("parquet"))?) } else { Labels::Lines(Out::create(path("jsonl"))?) })
+    }
+
+    /// Takes the assertions about one event; how many.
+    fn take(&mut self, assertions: [Option<label::Assertion<'_>>; 3], seed: u64) -> Result<u64, GenerateError> {
+        let mut count = 0;
+        for assertion in assertions.iter().flatten() {
+            match self {
+                Labels::Lines(out) => assertion.line(&mut out.buffer, seed),
+                Labels::Columns(columns) => columns.push(assertion)?,
+            }
+            count += 1;
+        }
+        if let Labels::Lines(out) = self {
+            out.pass(BUFFER)?;
+        }
+        Ok(count)
+    }
+
+    fn finish(self) -> Result<(), GenerateError> {
+        match self {
+            Labels::Lines(mut out) => out.pass(0),
+            Labels::Columns(columns) => columns.finish(),
+        }
     }
 }
 
@@ -118,8 +155,8 @@ struct Archive<'a> {
     seed: u64,
     /// The first offset that it does not hold.
     end: u64,
-    /// Records of one file.
-    file_events: u64,
+    /// Records of one file; none where there is no raw archive.
+    file_events: Option<u64>,
     out: Option<Out>,
     sealing: Option<Stream<'a>>,
     /// The hash of a record as its line spells it.
@@ -131,9 +168,9 @@ impl Archive<'_> {
         if offset >= self.end {
             return Ok(());
         }
-        if offset.is_multiple_of(self.file_events) {
+        if let Some(file_events) = self.file_events.filter(|n| offset.is_multiple_of(*n)) {
             self.close()?;
-            let last = (offset + self.file_events).min(self.end) - 1;
+            let last = (offset + file_events).min(self.end) - 1;
             let name = format!("part-{offset:012}-{last:012}.jsonl");
             self.out = Some(Out::create(self.folder.join(&name))?);
             self.sealing.iter_mut().for_each(|sealing| sealing.open(name.clone()));
@@ -175,11 +212,11 @@ pub(super) fn write(spec: &Spec, sealing: Option<&Env>, partition: u32, written:
     let folder = spec.out.join(format!("store/{RUN}/archive/events/topic={TOPIC}/partition={partition}/offset_kind={KIND}"));
     let lane = Lane { topic: TOPIC.into(), partition: partition.try_into().unwrap_or(i32::MAX), kind: KIND };
     let sealing = sealing.map(|env| Stream::begin(env, RUN, &lane)).transpose()?;
-    let mut archive =
-        Archive { folder, partition, seed: spec.seed, end: archived, file_events: FILE_EVENTS, out: None, sealing, hash: Vec::new() };
+    let file_events = (!spec.columns).then_some(FILE_EVENTS);
+    let mut archive = Archive { folder, partition, seed: spec.seed, end: archived, file_events, out: None, sealing, hash: Vec::new() };
     let topic = spec.out.join(format!("bus/{TOPIC}"));
     let mut bus = Out::create(topic.join(format!("partition={partition}.jsonl")))?;
-    let mut labels = Out::create(spec.out.join(format!("labels/assertions-{partition:05}.jsonl")))?;
+    let mut labels = Labels::create(spec, partition)?;
     let mut traffic = Traffic::new(spec, partition, events);
     let mut told = Draw::new(spec.seed, &format!("labels {partition}"));
     let mut count = 0;
@@ -192,8 +229,7 @@ pub(super) fn write(spec: &Spec, sealing: Option<&Env>, partition: u32, written:
             bus.pass(BUFFER)?;
         }
         if first {
-            count += label::assertions(&mut labels.buffer, &mut told, event, spec.seed);
-            labels.pass(BUFFER)?;
+            count += labels.take(label::assertions(&mut told, event), spec.seed)?;
         }
         if offset % 1_024 == 1_023 {
             written.fetch_add(1_024, Ordering::Relaxed);
@@ -201,7 +237,7 @@ pub(super) fn write(spec: &Spec, sealing: Option<&Env>, partition: u32, written:
     }
     written.fetch_add(events % 1_024, Ordering::Relaxed);
     bus.pass(0)?;
-    labels.pass(0)?;
+    labels.finish()?;
     let meta = topic.join(format!("partition={partition}.meta.json"));
     std::fs::write(&meta, format!("{{\"base_offset\":{retained},\"offset_kind\":\"{KIND}\"}}\n")).map_err(at(&meta))?;
     Ok(Written { partition, events, labels: count, sealed: archive.finish()? })
@@ -262,7 +298,8 @@ mod tests {
             let (env, place) = (env(dir.path()), lane());
             let sealing = Some(Stream::begin(&env, RUN, &place).unwrap());
             let folder = dir.path().join(folder());
-            let mut archive = Archive { folder, partition: 0, seed: 9, end: 8, file_events, out: None, sealing, hash: Vec::new() };
+            let mut archive =
+                Archive { folder, partition: 0, seed: 9, end: 8, file_events: Some(file_events), out: None, sealing, hash: Vec::new() };
             for (offset, event) in events.iter().enumerate() {
                 archive.take(event, offset as u64, event.ts).unwrap();
             }

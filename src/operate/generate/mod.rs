@@ -6,6 +6,7 @@
 //! on any number of threads. Nothing is held but one partition's key weights, and two segments where the
 //! archive is sealed on the way.
 
+mod columns;
 mod event;
 mod frame;
 mod label;
@@ -39,6 +40,8 @@ pub struct Spec {
     pub seed: u64,
     /// Whether the archive holds everything and the bus nothing any more, as a world needs whose archive is sealed.
     pub archived: bool,
+    /// Whether there are columns alone: no raw archive beside its segments, and labels as Parquet.
+    pub columns: bool,
     /// The workspace, which must not exist or be empty.
     pub out: PathBuf,
 }
@@ -124,6 +127,9 @@ impl World {
                 return Err(GenerateError::Unusable(format!("{} is not the object store that is configured", root.display())));
             }
         }
+        if spec.columns && sealing.is_none() {
+            return Err(GenerateError::Unusable("without its raw records an archive must be sealed".into()));
+        }
         let next = AtomicU32::new(0);
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(spec.partitions as usize);
         let work = || {
@@ -176,7 +182,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn spec(out: &Path, seed: u64) -> Spec {
-        Spec { events: 2_000, partitions: 3, seed, archived: false, out: out.join("w") }
+        Spec { events: 2_000, partitions: 3, seed, archived: false, columns: false, out: out.join("w") }
     }
 
     fn bytes(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
