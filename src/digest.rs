@@ -2,6 +2,7 @@
 //! `identity`.
 
 pub mod many;
+pub mod pieces;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

@@ -312,6 +312,7 @@ impl Scan<'_> {
     fn object(&mut self, depth: usize) -> Result<(), JsonError> {
         let node = self.push(Kind::Object);
         let first_key = self.keys.len();
+        let mut in_order = true;
         self.at += 1;
         self.space();
         if self.peek() != b'}' {
@@ -320,7 +321,7 @@ impl Scan<'_> {
                     return Err(error("expected a key", self.at));
                 }
                 let key = self.string()?;
-                self.key(key, first_key);
+                in_order &= self.key(key, first_key);
                 self.space();
                 if self.peek() != b':' {
                     return Err(error("expected `:`", self.at));
@@ -338,25 +339,27 @@ impl Scan<'_> {
             }
         }
         self.at += 1;
-        self.duplicates(first_key);
+        // Strictly ascending keys cannot repeat: the ordinary case costs nothing.
+        if !in_order {
+            self.duplicates(first_key);
+        }
         self.keys.truncate(first_key);
         self.close(node);
         Ok(())
     }
 
-    fn key(&mut self, key: usize, first_key: usize) {
-        let Some(node) = self.nodes.get(key).copied() else { return };
+    /// Takes a key of an object; whether it is above the key before it.
+    fn key(&mut self, key: usize, first_key: usize) -> bool {
+        let Some(node) = self.nodes.get(key).copied() else { return false };
         let span = (node.start, node.end);
-        if let Some(last) = self.keys.get(first_key..).and_then(<[_]>::last) {
-            let (before, now) = (self.bytes(*last), self.bytes(span));
-            // Escapes do not sort like the characters they stand for, so such keys take the slow way.
-            if before >= now || node.escaped {
-                self.rough = Some(node.start as usize);
-            }
-        } else if node.escaped {
+        let before = self.keys.get(first_key..).and_then(<[_]>::last);
+        // Escapes do not sort like the characters they stand for, so such keys take the slow way.
+        let above = !node.escaped && before.is_none_or(|before| self.bytes(*before) < self.bytes(span));
+        if !above {
             self.rough = Some(node.start as usize);
         }
         self.keys.push(span);
+        above
     }
 
     fn bytes(&self, span: (u32, u32)) -> &[u8] {
@@ -365,12 +368,7 @@ impl Scan<'_> {
 
     fn duplicates(&mut self, first_key: usize) {
         let keys = self.keys.get(first_key..).unwrap_or_default();
-        // Strictly ascending keys cannot repeat: the ordinary case costs one pass.
-        let ascending = keys.windows(2).all(|pair| matches!(pair, [a, b] if self.bytes(*a) < self.bytes(*b)));
         let escaped = keys.iter().any(|k| self.bytes(*k).contains(&b'\\'));
-        if ascending && !escaped {
-            return;
-        }
         let found = if keys.len() <= PAIRWISE_KEYS && !escaped {
             keys.iter()
                 .enumerate()
@@ -395,21 +393,20 @@ impl Scan<'_> {
 fn plain(text: &[u8]) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
-    let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let (words, rest) = text.as_chunks();
     let mut count = 0;
-    for chunk in text.chunks_exact(8) {
-        let word = chunk.iter().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
-        let special = zero(word ^ (ONES * 0x22))
-            | zero(word ^ (ONES * 0x5c))
-            | zero(word ^ (ONES * 0x7f))
-            | (word.wrapping_sub(ONES * 0x20) & !word & HIGH)
-            | (word & HIGH);
+    for bytes in words {
+        let word = u64::from_le_bytes(*bytes);
+        // The highest bit of a byte says that it is below the subtracted one; what is borrowed above such a
+        // byte can be wrong, so only the first of them is believed.
+        let below = |word: u64, byte: u64| word.wrapping_sub(ONES * byte) & !word;
+        let delete_or_beyond = ((word & !HIGH) + ONES) | word;
+        let special = (below(word ^ (ONES * 0x22), 1) | below(word ^ (ONES * 0x5c), 1) | below(word, 0x20) | delete_or_beyond) & HIGH;
         if special != 0 {
-            break;
+            return count + special.trailing_zeros() as usize / 8;
         }
         count += 8;
     }
-    let rest = text.get(count..).unwrap_or_default();
     count + rest.iter().position(|b| !matches!(b, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e)).unwrap_or(rest.len())
 }
 

@@ -89,13 +89,18 @@ impl Instant {
         Ok(Instant((seconds - offset_seconds) * 1_000_000 + micros))
     }
 
+    /// Whether there is a text for it that [`Instant::parse`] reads: it lies in the years 0 to 9999.
+    pub fn in_calendar(self) -> bool {
+        (FIRST_SECOND..=LAST_SECOND).contains(&self.0.div_euclid(1_000_000))
+    }
+
     /// The normal form `YYYY-MM-DDTHH:MM:SS.ffffffZ`, for the years 0 to 9999.
     pub fn text(self) -> Option<[u8; 27]> {
-        let (seconds, micros) = (self.0.div_euclid(1_000_000), self.0.rem_euclid(1_000_000));
-        let (year, month, day) = date_of(seconds.div_euclid(DAY_SECONDS));
-        if !(0..=9_999).contains(&year) || seconds > LAST_SECOND {
+        if !self.in_calendar() {
             return None;
         }
+        let (seconds, micros) = (self.0.div_euclid(1_000_000), self.0.rem_euclid(1_000_000));
+        let (year, month, day) = date_of(seconds.div_euclid(DAY_SECONDS));
         let of_day = seconds.rem_euclid(DAY_SECONDS);
         let mut text = *b"0000-00-00T00:00:00.000000Z";
         let fields = [
@@ -123,6 +128,8 @@ impl Instant {
 }
 
 const DAY_SECONDS: i64 = 86_400;
+/// The first second of the year 0.
+const FIRST_SECOND: i64 = -62_167_219_200;
 /// The last second that [`jiff::Timestamp`] has: an instant beyond could not be shown.
 const LAST_SECOND: i64 = 253_402_207_200;
 
@@ -308,6 +315,20 @@ mod tests {
         // What jiff could not show is none of ours either.
         assert_eq!(Instant::parse("9999-12-30T22:00:00.999999Z").unwrap().0, jiff::Timestamp::MAX.as_microsecond());
         assert!(Instant::parse("9999-12-30T22:00:01Z").is_err());
+        assert_eq!(Instant::parse("0000-01-01T00:00:00Z").unwrap(), Instant(FIRST_SECOND * 1_000_000));
+    }
+
+    #[test]
+    fn only_an_instant_of_the_calendar_has_a_text_that_is_read_again() {
+        let last = jiff::Timestamp::MAX.as_microsecond();
+        for inside in [FIRST_SECOND * 1_000_000, -1, 0, last] {
+            assert!(Instant(inside).in_calendar(), "{inside}");
+            assert_eq!(Instant::parse(&Instant(inside).to_string()), Ok(Instant(inside)));
+        }
+        for outside in [i64::MIN, FIRST_SECOND * 1_000_000 - 1, last + 1, i64::MAX] {
+            assert!(!Instant(outside).in_calendar(), "{outside}");
+            assert!(Instant::parse(&Instant(outside).to_string()).is_err(), "{outside}");
+        }
     }
 
     proptest! {

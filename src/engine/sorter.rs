@@ -24,9 +24,14 @@ struct Runs<const W: usize> {
     spilled: Vec<PathBuf>,
 }
 
-/// The order of bytes. Where the first eight decide, as they do for digests, nothing else is looked at.
+/// The first eight bytes as a number that orders as they do. Where they decide, as they do for digests, nothing
+/// else is looked at.
+fn front<const W: usize>(record: &[u8; W]) -> Option<u64> {
+    record.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+/// The order of bytes.
 fn compare<const W: usize>(a: &[u8; W], b: &[u8; W]) -> Ordering {
-    let front = |record: &[u8; W]| record.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
     front(a).cmp(&front(b)).then_with(|| a.cmp(b))
 }
 
@@ -123,10 +128,13 @@ impl<const W: usize> Run<W> {
     }
 }
 
+/// The next record of a run behind its [`front`], with the number of the run; the least is the greatest.
+type Head<const W: usize> = Reverse<(Option<u64>, [u8; W], usize)>;
+
 /// Records of several sorted runs in one order.
 pub struct Merge<const W: usize> {
     runs: Vec<Run<W>>,
-    heap: BinaryHeap<Reverse<([u8; W], usize)>>,
+    heap: BinaryHeap<Head<W>>,
     held: Option<(Arc<Budget>, u64)>,
 }
 
@@ -136,7 +144,7 @@ impl<const W: usize> Merge<W> {
         for (i, run) in runs.iter_mut().enumerate() {
             run.advance()?;
             if let Some(head) = run.head {
-                heap.push(Reverse((head, i)));
+                heap.push(Reverse((front(&head), head, i)));
             }
         }
         Ok(Merge { runs, heap, held: None })
@@ -144,11 +152,11 @@ impl<const W: usize> Merge<W> {
 
     fn step(&mut self) -> Result<Option<[u8; W]>, EngineError> {
         let Some(mut top) = self.heap.peek_mut() else { return Ok(None) };
-        let Reverse((record, index)) = *top;
+        let Reverse((_, record, index)) = *top;
         let Some(run) = self.runs.get_mut(index) else { return Ok(None) };
         run.advance()?;
         match run.head {
-            Some(next) => *top = Reverse((next, index)),
+            Some(next) => *top = Reverse((front(&next), next, index)),
             None => drop(std::collections::binary_heap::PeekMut::pop(top)),
         }
         Ok(Some(record))

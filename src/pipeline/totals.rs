@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanBuilder, FixedSizeBinaryBuilder, Float64Builder, Int32Builder, RecordBatch, StringArray,
-    StringBuilder, UInt32Array,
+    ArrayRef, AsArray, BooleanBuilder, FixedSizeBinaryBuilder, Float64Builder, Int32Builder, RecordBatch, StringArray, StringBuilder,
+    UInt32Array,
 };
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Schema, SchemaRef};
@@ -30,7 +30,7 @@ use crate::contract::Offset;
 use crate::contract::intent::Lane;
 use crate::engine::EngineError;
 use crate::engine::merge::Offsets;
-use crate::engine::shard::shard_of;
+use crate::engine::shard::{shard_of, shards_of};
 use crate::engine::spool::Spool;
 use crate::source::EventRecord;
 
@@ -365,7 +365,7 @@ fn dedupe(batch: &RecordBatch) -> Result<(Vec<u32>, Counts), EngineError> {
 
 fn key_shards(batch: &RecordBatch, shards: usize) -> Result<Vec<u32>, EngineError> {
     let keys = Columns::of(batch)?.text(column::KEY_ID)?;
-    Ok((0..keys.len()).map(|row| shard_of(keys.value(row).as_bytes(), shards)).collect())
+    Ok(shards_of(keys, shards))
 }
 
 /// Key type and key with their totals.

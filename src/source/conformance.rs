@@ -19,7 +19,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::labels::{self, LabelError, LabelQuery, LabelTimeline, Part};
+use super::labels::{self, LabelError, LabelQuery, LabelTimeline, Part, Stamp};
 use super::{Archive, Bounds, Chunk, Decoder, Delivery, EventLog, FileBus, Needs, ReadScope, Sealed, Sink, Source, SourceError};
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::contract::{Offset, OffsetKind, ReasonCode};

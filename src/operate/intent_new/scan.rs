@@ -11,7 +11,7 @@ use crate::contract::intent::{Lane, OffsetRange, Slice};
 use crate::contract::{Offset, OffsetKind, ReasonCode, path_safe};
 use crate::pipeline::gate::{Env, Phase, Refusal};
 use crate::pipeline::{parallel, run};
-use crate::source::labels::{self, LabelQuery};
+use crate::source::labels::{self, LabelQuery, Stamp};
 use crate::source::{Decoder, Delivery, Needs, ReadScope};
 use crate::store::Ref;
 use crate::time::Instant;
@@ -195,7 +195,7 @@ pub(super) fn labels(env: &Env, run: &str, types: &BTreeSet<String>, asof: Optio
             .scan(&part, query, &mut |assertion| {
                 if let Some(of_type) = found.get_mut(assertion.label_type) {
                     of_type.assertions += 1;
-                    match assertion.observed.and_then(|t| Instant::parse(t).ok()) {
+                    match assertion.observed.and_then(Stamp::instant) {
                         Some(observed) => {
                             of_type.known += u64::from(asof.is_none_or(|asof| observed <= asof));
                             of_type.latest = of_type.latest.max(Some(observed));

@@ -5,21 +5,22 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::{Int32Builder, Int64Builder, RecordBatch, StringBuilder};
+use arrow::array::{ArrayBuilder, Int32Builder, Int64Builder, RecordBatch, StringBuilder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::PHASE;
 use crate::contract::ReasonCode;
 use crate::digest::many::{Hash, Texts};
+use crate::digest::pieces::Pieces;
 use crate::engine::EngineError;
-use crate::engine::shard::shard_of;
+use crate::engine::shard::shards_of;
 use crate::engine::sorter::Sorter;
 use crate::engine::spool::Spool;
 use crate::pipeline::gate::{Env, Refusal};
 use crate::pipeline::parallel;
 use crate::pipeline::pin::Pinned;
 use crate::pipeline::replay::{Waiting, Work};
-use crate::source::labels::{Assertion, LabelQuery, LabelTimeline};
+use crate::source::labels::{Assertion, LabelQuery, LabelTimeline, Stamp};
 use crate::time::{EffectiveTime, Instant, ObservedTime};
 
 /// Assertions gathered before they are handed over.
@@ -38,6 +39,7 @@ pub(super) mod column {
     pub(in super::super) const OBSERVED: usize = 4;
     pub(in super::super) const EMBEDDED: usize = 5;
     pub(in super::super) const FLAGS: usize = 6;
+    pub(in super::super) const OTHER: usize = 7;
 }
 
 /// The observed time is missing or not an instant.
@@ -55,6 +57,9 @@ pub(super) struct State {
     pub(super) digest: String,
 }
 
+/// Stands for every value that is not in the vocabulary, which is then beside it, and for none.
+pub(super) const OUTSIDE: i32 = -1;
+
 /// All assertions of the wanted types.
 #[derive(Debug)]
 pub(super) struct Assertions {
@@ -69,10 +74,11 @@ fn schema() -> SchemaRef {
         Field::new("event_id", DataType::Utf8, false),
         Field::new("type", DataType::Int32, false),
         Field::new("assertion_id", DataType::Utf8, false),
-        Field::new("value", DataType::Utf8, true),
+        Field::new("value", DataType::Int32, false),
         Field::new("observed", DataType::Int64, true),
         Field::new("embedded", DataType::Int64, true),
         Field::new("flags", DataType::Int32, false),
+        Field::new("other_value", DataType::Utf8, true),
     ]))
 }
 
@@ -97,16 +103,18 @@ pub(super) fn id_digest(id: &str) -> [u8; 16] {
 struct Intake<'i> {
     spool: &'i Spool,
     ids: &'i Sorter<RECORD>,
-    types: &'i [String],
+    /// Label types by name, with their values in order.
+    vocabulary: &'i [(String, Vec<String>)],
     cutoff: Instant,
     event_id: StringBuilder,
     label_type: Int32Builder,
     assertion: StringBuilder,
-    value: StringBuilder,
+    /// Where the value stands in the vocabulary.
+    value: Int32Builder,
     observed: Int64Builder,
     embedded: Int64Builder,
     flags: Int32Builder,
-    shard_of: Vec<u32>,
+    other_value: StringBuilder,
     /// Of each assertion that is not yet among the records, what its id and what its content is digested from.
     texts: Texts,
     hashes: Vec<Hash>,
@@ -116,20 +124,20 @@ struct Intake<'i> {
 }
 
 impl<'i> Intake<'i> {
-    fn new(spool: &'i Spool, ids: &'i Sorter<RECORD>, types: &'i [String], cutoff: Instant) -> Self {
+    fn new(spool: &'i Spool, ids: &'i Sorter<RECORD>, vocabulary: &'i [(String, Vec<String>)], cutoff: Instant) -> Self {
         Intake {
             spool,
             ids,
-            types,
+            vocabulary,
             cutoff,
             event_id: StringBuilder::new(),
             label_type: Int32Builder::new(),
             assertion: StringBuilder::new(),
-            value: StringBuilder::new(),
+            value: Int32Builder::new(),
             observed: Int64Builder::new(),
             embedded: Int64Builder::new(),
             flags: Int32Builder::new(),
-            shard_of: Vec::new(),
+            other_value: StringBuilder::new(),
             texts: Texts::new(),
             hashes: Vec::new(),
             known: Vec::new(),
@@ -138,8 +146,9 @@ impl<'i> Intake<'i> {
     }
 
     fn push(&mut self, assertion: Assertion<'_>) -> Result<(), EngineError> {
-        let Ok(label_type) = self.types.binary_search_by(|t| t.as_str().cmp(assertion.label_type)) else { return Ok(()) };
-        let read = |text: Option<&'_ str>| text.map(|t| Instant::parse(t).ok());
+        let place = self.vocabulary.binary_search_by(|(name, _)| name.as_str().cmp(assertion.label_type));
+        let Some((label_type, (_, values))) = place.ok().and_then(|at| Some((at, self.vocabulary.get(at)?))) else { return Ok(()) };
+        let read = |stamp: Option<Stamp<'_>>| stamp.map(Stamp::instant);
         let stamps = Stamps {
             effective: read(assertion.effective),
             observed: read(assertion.observed),
@@ -161,17 +170,18 @@ impl<'i> Intake<'i> {
         self.event_id.append_value(assertion.event_id);
         self.label_type.append_value(label_type as i32);
         self.assertion.append_value(assertion.id);
-        self.value.append_option(assertion.value);
+        let value = assertion.value.and_then(|value| values.binary_search_by(|v| v.as_str().cmp(value)).ok());
+        self.value.append_value(value.map_or(OUTSIDE, |at| at as i32));
+        self.other_value.append_option(assertion.value.filter(|_| value.is_none()));
         self.observed.append_option(observed.map(|o| o.0.0));
         self.embedded.append_option(embedded.flatten().map(|o| o.0.0));
         self.flags.append_value(flags);
-        self.shard_of.push(shard_of(assertion.event_id.as_bytes(), self.spool.shards()));
         push_texts(&assertion, &stamps, &mut self.texts);
         self.known.push(observed.is_some_and(|o| o.known_at(self.cutoff)));
         if self.texts.len() >= Texts::BATCH {
             self.digest();
         }
-        if self.shard_of.len() >= GATHER { self.flush() } else { Ok(()) }
+        if self.flags.len() >= GATHER { self.flush() } else { Ok(()) }
     }
 
     /// Makes records of the texts that wait.
@@ -179,9 +189,8 @@ impl<'i> Intake<'i> {
         self.texts.digest_into(&mut self.hashes);
         for (pair, known) in self.hashes.chunks_exact(2).zip(self.known.drain(..)) {
             if let [id, content] = pair {
-                let mut record = [0u8; RECORD];
-                let bytes = short(id).into_iter().chain(short(content)).chain([u8::from(known)]);
-                record.iter_mut().zip(bytes).for_each(|(slot, byte)| *slot = byte);
+                let mut record = [u8::from(known); RECORD];
+                record.chunks_exact_mut(16).zip([id, content]).for_each(|(half, hash)| half.copy_from_slice(&short(hash)));
                 self.records.push(record);
             }
         }
@@ -190,20 +199,22 @@ impl<'i> Intake<'i> {
 
     fn flush(&mut self) -> Result<(), EngineError> {
         self.digest();
+        let event_id = self.event_id.finish();
+        let shards = shards_of(&event_id, self.spool.shards());
         let batch = RecordBatch::try_new(
             schema(),
             vec![
-                Arc::new(self.event_id.finish()),
+                Arc::new(event_id),
                 Arc::new(self.label_type.finish()),
                 Arc::new(self.assertion.finish()),
                 Arc::new(self.value.finish()),
                 Arc::new(self.observed.finish()),
                 Arc::new(self.embedded.finish()),
                 Arc::new(self.flags.finish()),
+                Arc::new(self.other_value.finish()),
             ],
         )?;
-        self.spool.push(&batch, &self.shard_of)?;
-        self.shard_of.clear();
+        self.spool.push(&batch, &shards)?;
         self.ids.push(std::mem::take(&mut self.records))
     }
 }
@@ -229,7 +240,7 @@ fn push_texts(assertion: &Assertion<'_>, stamps: &Stamps, texts: &mut Texts) {
         match read.flatten() {
             // Two spellings of one instant are one content; what is no instant stands as it is written.
             Some(at) => stated(b'@', Some(&at.0.to_le_bytes()), out),
-            None => stated(b'+', written.map(str::as_bytes), out),
+            None => stated(b'+', written.map(Stamp::text).as_deref().map(str::as_bytes), out),
         }
     }
     stated(b'+', assertion.payload_hash.map(str::as_bytes), out);
@@ -258,7 +269,7 @@ pub(super) fn read(pinned: &Pinned, env: &Env, timeline: &dyn LabelTimeline, wor
         env,
         PHASE,
         parts.len(),
-        || Intake::new(&spool, &ids, &pinned.intent().label_types, pinned.intent().labels.asof),
+        || Intake::new(&spool, &ids, pinned.vocabulary(), pinned.intent().labels.asof),
         |intake, index| {
             let Some(part) = parts.get(index) else { return Ok(()) };
             let mut failed = None;
@@ -291,7 +302,7 @@ pub(super) fn read(pinned: &Pinned, env: &Env, timeline: &dyn LabelTimeline, wor
 fn check_ids(ids: &Sorter<RECORD>, assertions: u64) -> Result<(HashSet<[u8; 16]>, State), Refusal> {
     let engine = |e: EngineError| Refusal::of_engine(PHASE, &e);
     let mut inconsistent = HashSet::new();
-    let mut hasher = blake3::Hasher::new();
+    let mut digest = Pieces::new();
     let mut known = 0u64;
     let mut last: Option<[u8; RECORD]> = None;
     for record in ids.finish().map_err(engine)? {
@@ -311,9 +322,9 @@ fn check_ids(ids: &Sorter<RECORD>, assertions: u64) -> Result<(HashSet<[u8; 16]>
         }
         if record.last() == Some(&1) {
             known += 1;
-            hasher.update(&record);
+            digest.push(&record);
         }
         last = Some(record);
     }
-    Ok((inconsistent, State { assertions, known, digest: hasher.finalize().to_hex().to_string() }))
+    Ok((inconsistent, State { assertions, known, digest: digest.digest().to_hex().to_string() }))
 }

@@ -8,15 +8,17 @@ use arrow::array::{
     Array, ArrayRef, AsArray, FixedSizeBinaryArray, Int32Array, Int32Builder, Int64Array, Int64Builder, RecordBatch, StringArray,
     StringBuilder,
 };
+use arrow::compute::take_record_batch;
 use arrow::datatypes::{Int32Type, Int64Type};
 use serde_json::{Value, json};
 
-use super::intake::{Assertions, EFFECTIVE_BAD, OBSERVED_BAD, OBSERVED_DIFFERS, column, id_digest};
+use super::intake::{Assertions, EFFECTIVE_BAD, OBSERVED_BAD, OBSERVED_DIFFERS, OUTSIDE, column, id_digest};
 use super::{KEPT, PHASE, decision_schema, maturity_cutoff};
 use crate::contract::ReasonCode;
+use crate::digest::pieces::Pieces;
 use crate::engine::EngineError;
 use crate::engine::merge::Offsets;
-use crate::engine::order::{ByText, by_text};
+use crate::engine::order::{by_text, find};
 use crate::engine::spool::Spool;
 use crate::pipeline::gate::Refusal;
 use crate::pipeline::projection::{KEPT as KEPT_ROW, subject};
@@ -98,30 +100,7 @@ pub(super) struct ShardOutcome {
     pub(super) late: Vec<Late>,
     pub(super) id_conflicts: Vec<String>,
     pub(super) id_conflict_total: u64,
-    selection: Selection,
-}
-
-/// The digest over selections. Its bytes come in small pieces, and a hasher likes large ones.
-#[derive(Debug, Default)]
-struct Selection {
-    hasher: blake3::Hasher,
-    waiting: Vec<u8>,
-}
-
-impl Selection {
-    const MOST: usize = 1 << 16;
-
-    fn push(&mut self, bytes: &[u8]) {
-        if self.waiting.len() + bytes.len() > Self::MOST {
-            self.hasher.update(&self.waiting);
-            self.waiting.clear();
-        }
-        self.waiting.extend_from_slice(bytes);
-    }
-
-    fn digest(&self) -> blake3::Hash {
-        self.hasher.clone().update(&self.waiting).finalize()
-    }
+    selection: Pieces,
 }
 
 impl ShardOutcome {
@@ -137,7 +116,7 @@ impl ShardOutcome {
             late: Vec::new(),
             id_conflicts: Vec::new(),
             id_conflict_total: 0,
-            selection: Selection::default(),
+            selection: Pieces::new(),
         }
     }
 
@@ -210,7 +189,7 @@ pub(super) struct Decide<'d> {
     mature: i64,
 }
 
-/// The subjects of a shard, sorted by (event id, lane, offset).
+/// The subjects of a shard in the order of (event id, lane, offset).
 struct Subjects {
     event_id: StringArray,
     hash: FixedSizeBinaryArray,
@@ -219,19 +198,18 @@ struct Subjects {
     ts: Int64Array,
     key_shard: Int32Array,
     drop: Int32Array,
-    order: ByText,
 }
 
-/// The assertions of a shard, sorted by (event id, type, observed descending, assertion descending).
+/// The assertions of a shard in the order of (event id, type, observed descending, assertion descending).
 struct Claims {
     event_id: StringArray,
     label_type: Int32Array,
     assertion: StringArray,
-    value: StringArray,
+    value: Int32Array,
     observed: Int64Array,
     embedded: Int64Array,
     flags: Int32Array,
-    order: ByText,
+    other_value: StringArray,
 }
 
 fn internal(what: &str) -> EngineError {
@@ -250,61 +228,48 @@ fn longs(batch: &RecordBatch, at: usize) -> Result<Int64Array, EngineError> {
     batch.columns().get(at).and_then(|c| c.as_primitive_opt::<Int64Type>()).cloned().ok_or_else(|| internal("int64"))
 }
 
+fn offsets(batch: &RecordBatch, at: usize) -> Result<Offsets, EngineError> {
+    Offsets::of(batch.columns().get(at).ok_or_else(|| internal("offset"))?.as_ref())
+}
+
 impl Subjects {
     fn of(batch: &RecordBatch) -> Result<Self, EngineError> {
-        let column = |at: usize| batch.columns().get(at).ok_or_else(|| internal("subject"));
-        let (event_id, lane, offset) =
-            (texts(batch, subject::EVENT_ID)?, ints(batch, subject::LANE)?, Offsets::of(column(subject::OFFSET)?.as_ref())?);
+        let (event_id, lane, offset) = (texts(batch, subject::EVENT_ID)?, ints(batch, subject::LANE)?, offsets(batch, subject::OFFSET)?);
         let order = by_text(&event_id, |a, b| (lane.value(a), offset.get(a)).cmp(&(lane.value(b), offset.get(b))));
-        let hash = column(subject::HASH)?.as_fixed_size_binary_opt().cloned().ok_or_else(|| internal("hash"))?;
+        let batch = &take_record_batch(batch, &order)?;
+        let hash = batch.columns().get(subject::HASH).and_then(|c| c.as_fixed_size_binary_opt()).cloned();
         Ok(Subjects {
-            hash,
+            event_id: texts(batch, subject::EVENT_ID)?,
+            hash: hash.ok_or_else(|| internal("hash"))?,
+            lane: ints(batch, subject::LANE)?,
+            offset: offsets(batch, subject::OFFSET)?,
             ts: longs(batch, subject::TS)?,
             key_shard: ints(batch, subject::KEY_SHARD)?,
             drop: ints(batch, subject::DROP)?,
-            event_id,
-            lane,
-            offset,
-            order,
         })
-    }
-
-    fn row(&self, at: usize) -> usize {
-        self.order.row(at)
     }
 }
 
 impl Claims {
     fn of(batch: &RecordBatch) -> Result<Self, EngineError> {
-        let (event_id, label_type, assertion, observed) = (
-            texts(batch, column::EVENT_ID)?,
-            ints(batch, column::TYPE)?,
-            texts(batch, column::ASSERTION)?,
-            longs(batch, column::OBSERVED)?,
-        );
+        let (label_type, assertion, observed) =
+            (ints(batch, column::TYPE)?, texts(batch, column::ASSERTION)?, longs(batch, column::OBSERVED)?);
         let seen = |row: usize| if observed.is_valid(row) { observed.value(row) } else { i64::MAX };
-        let order = by_text(&event_id, |a, b| {
+        let order = by_text(&texts(batch, column::EVENT_ID)?, |a, b| {
             let by_type = label_type.value(a).cmp(&label_type.value(b));
             by_type.then_with(|| seen(b).cmp(&seen(a))).then_with(|| assertion.value(b).cmp(assertion.value(a)))
         });
+        let batch = &take_record_batch(batch, &order)?;
         Ok(Claims {
-            value: texts(batch, column::VALUE)?,
+            event_id: texts(batch, column::EVENT_ID)?,
+            label_type: ints(batch, column::TYPE)?,
+            assertion: texts(batch, column::ASSERTION)?,
+            value: ints(batch, column::VALUE)?,
+            observed: longs(batch, column::OBSERVED)?,
             embedded: longs(batch, column::EMBEDDED)?,
             flags: ints(batch, column::FLAGS)?,
-            event_id,
-            label_type,
-            assertion,
-            observed,
-            order,
+            other_value: texts(batch, column::OTHER)?,
         })
-    }
-
-    fn row(&self, at: usize) -> usize {
-        self.order.row(at)
-    }
-
-    fn text(&self, row: usize) -> Option<&str> {
-        self.value.is_valid(row).then(|| self.value.value(row))
     }
 }
 
@@ -371,9 +336,8 @@ impl<'d> Decide<'d> {
         let mut outcome = ShardOutcome::new(types);
         let mut sink = Sink::new(types);
         let (mut at, mut claim_at) = (0, 0);
-        while at < subjects.order.len() {
-            let rows = subjects.order.same(at);
-            let first = at;
+        while at < subjects.event_id.len() {
+            let rows = find(&subjects.event_id, subjects.event_id.value(at), at);
             at = rows.end;
             let Some(survivor) = self.survivor(&subjects, rows, &mut outcome) else { continue };
             let drop = subjects.drop.value(survivor);
@@ -384,7 +348,7 @@ impl<'d> Decide<'d> {
             outcome.targets += 1;
             outcome.mature_rows += u64::from(subjects.ts.value(survivor) <= self.mature);
             let id = subjects.event_id.value(survivor);
-            let mine = claims.order.find(&subjects.order, first, claim_at);
+            let mine = find(&claims.event_id, id, claim_at);
             claim_at = mine.end;
             sink.event_id.append_value(id);
             sink.key_shard.push(subjects.key_shard.value(survivor) as u32);
@@ -399,10 +363,9 @@ impl<'d> Decide<'d> {
 
     /// The delivery that counts: the lowest place. A second content under one event id is a conflict.
     fn survivor(&self, subjects: &Subjects, rows: Range<usize>, outcome: &mut ShardOutcome) -> Option<usize> {
-        let first = subjects.row(rows.start);
+        let first = rows.start;
         let mut place = (subjects.lane.value(first), subjects.offset.get(first));
-        for at in rows.skip(1) {
-            let row = subjects.row(at);
+        for row in rows.skip(1) {
             if subjects.hash.value(row) != subjects.hash.value(first) {
                 outcome.id_conflict_total += 1;
                 if outcome.id_conflicts.len() < KEPT {
@@ -434,7 +397,7 @@ impl<'d> Decide<'d> {
         let mut at = mine.start;
         for label_type in 0..types {
             let start = at;
-            while at < mine.end && claims.label_type.value(claims.row(at)) == label_type as i32 {
+            while at < mine.end && claims.label_type.value(at) == label_type as i32 {
                 at += 1;
             }
             let decision = self.resolve(claims, start..at, label_type, outcome);
@@ -444,12 +407,11 @@ impl<'d> Decide<'d> {
     }
 
     /// Latest observed wins among what was known; several values at that instant are a CONFLICT (O078, O080).
-    fn resolve<'c>(&self, claims: &'c Claims, mine: Range<usize>, label_type: usize, outcome: &mut ShardOutcome) -> Decision<'c> {
+    fn resolve<'c>(&'c self, claims: &'c Claims, mine: Range<usize>, label_type: usize, outcome: &mut ShardOutcome) -> Decision<'c> {
         let mut chosen: Option<(usize, i64)> = None;
         let mut contradicted = false;
         let mut previous = None;
-        for at in mine {
-            let row = claims.row(at);
+        for row in mine {
             // The same assertion twice, word for word, is one assertion.
             if previous.replace(claims.assertion.value(row)) == Some(claims.assertion.value(row)) && self.assertions.inconsistent.is_empty()
             {
@@ -469,14 +431,15 @@ impl<'d> Decide<'d> {
             }
             match chosen {
                 None => chosen = Some((row, observed)),
-                Some((first, top)) => contradicted |= top == observed && claims.text(first) != claims.text(row),
+                Some((first, top)) => contradicted |= top == observed && claims.value.value(first) != claims.value.value(row),
             }
         }
         match chosen {
             None => Decision { status: 2, value: None, observed: None, assertion: None },
             Some((_, top)) if contradicted => Decision { status: 1, value: None, observed: Some(top), assertion: None },
             Some((row, top)) => {
-                Decision { status: 0, value: claims.text(row), observed: Some(top), assertion: Some(claims.assertion.value(row)) }
+                let value = self.vocabulary(label_type).get(claims.value.value(row) as usize).map(String::as_str);
+                Decision { status: 0, value, observed: Some(top), assertion: Some(claims.assertion.value(row)) }
             }
         }
     }
@@ -502,15 +465,10 @@ impl<'d> Decide<'d> {
             (ReasonCode::LabelScopeInvalid, "its observed_time is not an RFC 3339 instant".to_owned(), observed)
         } else if known && flags & EFFECTIVE_BAD != 0 {
             (ReasonCode::LabelScopeInvalid, "its effective_time is not an RFC 3339 instant".to_owned(), observed)
-        } else if known && !self.in_vocabulary(claims, row, label_type) {
-            (
-                ReasonCode::LabelSchemaIncompatible,
-                format!(
-                    "its value {} is not in the vocabulary",
-                    claims.text(row).map_or("(none)".into(), |v| format!("`{}`", crate::text::clip(v, 60)))
-                ),
-                observed,
-            )
+        } else if known && claims.value.value(row) == OUTSIDE {
+            let value = claims.other_value.is_valid(row).then(|| claims.other_value.value(row));
+            let value = value.map_or("(none)".into(), |v| format!("`{}`", crate::text::clip(v, 60)));
+            (ReasonCode::LabelSchemaIncompatible, format!("its value {value} is not in the vocabulary"), observed)
         } else {
             return true;
         };
@@ -532,9 +490,8 @@ impl<'d> Decide<'d> {
         false
     }
 
-    fn in_vocabulary(&self, claims: &Claims, row: usize, label_type: usize) -> bool {
-        let values = self.replayed.pinned().vocabulary().get(label_type).map(|(_, values)| values.as_slice()).unwrap_or_default();
-        claims.text(row).is_some_and(|value| values.binary_search_by(|v| v.as_str().cmp(value)).is_ok())
+    fn vocabulary(&self, label_type: usize) -> &[String] {
+        self.replayed.pinned().vocabulary().get(label_type).map(|(_, values)| values.as_slice()).unwrap_or_default()
     }
 
     fn late(&self, claims: &Claims, row: usize, label_type: usize, outcome: &mut ShardOutcome) {

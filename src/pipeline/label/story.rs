@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use super::{PHASE, STATUS};
 use crate::pipeline::gate::{Env, Refusal};
 use crate::pipeline::parallel;
-use crate::source::labels::{Assertion, LabelQuery, LabelTimeline};
+use crate::source::labels::{Assertion, LabelQuery, LabelTimeline, Stamp};
 use crate::time::{Instant, ObservedTime};
 
 /// What became of an assertion. The names are stable.
@@ -107,18 +107,17 @@ struct Claim {
 impl Claim {
     fn of(assertion: Assertion<'_>, question: &Question<'_>) -> Self {
         let own = |text: Option<&str>| text.map(str::to_owned);
-        let instant = |text: Option<&str>| text.and_then(|t| Instant::parse(t).ok());
-        let observed = instant(assertion.observed);
+        let observed = assertion.observed.and_then(Stamp::instant);
         let known = observed.is_some_and(|o| ObservedTime(o).known_at(question.cutoff));
         let outside = || {
             let values = question.vocabulary.get(assertion.label_type);
             values.is_some_and(|values| !assertion.value.is_some_and(|v| values.iter().any(|known| known == v)))
         };
-        let fault = if assertion.embedded_observed.is_some_and(|text| instant(Some(text)) != observed) {
+        let fault = if assertion.embedded_observed.is_some_and(|own| own.instant() != observed) {
             Some("its column and the assertion itself say different observed times")
         } else if observed.is_none() {
             Some("its observed_time is not an RFC 3339 instant")
-        } else if known && assertion.effective.is_some_and(|t| Instant::parse(t).is_err()) {
+        } else if known && assertion.effective.is_some_and(|t| t.instant().is_none()) {
             Some("its effective_time is not an RFC 3339 instant")
         } else if known && outside() {
             Some("its value is not in the vocabulary")
@@ -126,7 +125,7 @@ impl Claim {
             None
         };
         // Two spellings of one instant are one content.
-        let stamp = |text: Option<&str>| instant(text).map(|t| t.to_string()).or(own(text));
+        let stamp = |stamp: Option<Stamp<'_>>| stamp.map(|s| s.instant().map_or_else(|| s.text().into_owned(), |at| at.to_string()));
         let content = vec![
             Some(assertion.label_type.to_owned()),
             own(assertion.value),
@@ -140,7 +139,7 @@ impl Claim {
             observed,
             assertion_id: assertion.id.to_owned(),
             value: own(assertion.value),
-            effective: own(assertion.effective),
+            effective: assertion.effective.map(|t| t.text().into_owned()),
             payload_hash: own(assertion.payload_hash),
             verdict: Verdict::Untrusted,
             why: String::new(),
@@ -284,7 +283,7 @@ mod tests {
             label_type: "t",
             value: Some(value),
             effective: None,
-            observed: Some(observed),
+            observed: Some(Stamp::Text(observed)),
             embedded_observed: None,
             payload_hash: None,
         };

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{PHASE, Replayed, Waiting, Work};
 use crate::contract::{Offset, ReasonCode};
 use crate::engine::EngineError;
-use crate::engine::shard::shard_of;
+use crate::engine::shard::shards_of;
 use crate::engine::spool::Spool;
 use crate::pipeline::gate::{Env, Refusal};
 use crate::pipeline::kept::{Keep, Kept, Recorded, go_on};
@@ -107,7 +107,7 @@ fn keyless(subjects: &RecordBatch) -> Result<RecordBatch, EngineError> {
 /// The subjects of events of one key shard, as the replay hands them on (see `projection::subject`).
 fn add_subjects(subjects: &Spool, events: &RecordBatch, key_shard: u32) -> Result<(), EngineError> {
     let ids = column(events, event::EVENT_ID)?.as_string_opt::<i32>().ok_or_else(missing)?;
-    let shards: Vec<u32> = (0..ids.len()).map(|row| shard_of(ids.value(row).as_bytes(), subjects.shards())).collect();
+    let shards = shards_of(ids, subjects.shards());
     let mut columns: Vec<(usize, ArrayRef)> =
         vec![(subject::KEY_SHARD, Arc::new(Int32Array::from(vec![i32::try_from(key_shard).unwrap_or(i32::MAX); ids.len()])))];
     for (to, from) in [

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::contract::{Offset, OffsetKind, ReasonCode};
 use crate::digest::hex;
+use crate::digest::pieces::Pieces;
 use crate::engine::EngineError;
 use crate::engine::interval::{RangeSet, total};
 use crate::engine::sorter::Merge;
@@ -244,7 +245,7 @@ pub(super) struct Wanted<'w> {
 pub(super) fn prove(records: Merge<RECORD>, wanted: Wanted<'_>) -> Result<LaneProof, EngineError> {
     let mut proof = LaneProof::default();
     let mut covered = RangeSet::new();
-    let mut hasher = blake3::Hasher::new();
+    let mut digest = Pieces::new();
     let mut current: Option<(Offset, Group)> = None;
     for record in records {
         let Some(record) = parse(&record?) else { continue };
@@ -252,7 +253,7 @@ pub(super) fn prove(records: Merge<RECORD>, wanted: Wanted<'_>) -> Result<LanePr
             Some((offset, group)) if *offset == record.offset => group.add(&record),
             _ => {
                 if let Some((offset, group)) = current.take() {
-                    proof.close(offset, group, wanted.attested, &mut covered, &mut hasher);
+                    proof.close(offset, group, wanted.attested, &mut covered, &mut digest);
                 }
                 let mut group = Group::default();
                 group.add(&record);
@@ -261,9 +262,9 @@ pub(super) fn prove(records: Merge<RECORD>, wanted: Wanted<'_>) -> Result<LanePr
         }
     }
     if let Some((offset, group)) = current {
-        proof.close(offset, group, wanted.attested, &mut covered, &mut hasher);
+        proof.close(offset, group, wanted.attested, &mut covered, &mut digest);
     }
-    proof.digest = hasher.finalize().to_hex().to_string();
+    proof.digest = digest.digest().to_hex().to_string();
     let end = covered.ranges().last().map(|r| r.end);
     // What was not delivered is none where that is attested.
     let missing = RangeSet::of(wanted.attested).missing_from(&covered.missing_from(wanted.ranges));
@@ -275,7 +276,7 @@ pub(super) fn prove(records: Merge<RECORD>, wanted: Wanted<'_>) -> Result<LanePr
 }
 
 impl LaneProof {
-    fn close(&mut self, offset: Offset, mut group: Group, attested: &[OffsetRange], covered: &mut RangeSet, hasher: &mut blake3::Hasher) {
+    fn close(&mut self, offset: Offset, mut group: Group, attested: &[OffsetRange], covered: &mut RangeSet, digest: &mut Pieces) {
         self.both += u64::from(group.truth().is_some() && group.bus.is_some());
         let conflict = group.conflict(!attested.is_empty() && contains(attested, offset));
         if let Some((code, message)) = conflict {
@@ -310,8 +311,8 @@ impl LaneProof {
             Content::Event(hash) => {
                 self.delivered += 1;
                 self.unselected += u64::from(group.unselected);
-                hasher.update(&offset.to_bytes());
-                hasher.update(&hash);
+                digest.push(&offset.to_bytes());
+                digest.push(&hash);
             }
         }
     }

@@ -17,7 +17,7 @@ use super::scramble::{Fields, put_at, raised, restate};
 use crate::contract::intent::{Intent, Lane, OffsetRange};
 use crate::contract::{Offset, OffsetKind, ReasonCode};
 use crate::pipeline::gate::{Env, Refusal};
-use crate::source::labels::{self, Assertion, LabelQuery};
+use crate::source::labels::{self, Assertion, LabelQuery, Stamp};
 use crate::store::{Ref, Store};
 use crate::time::Instant;
 
@@ -150,10 +150,10 @@ impl Known<'_> {
 
     /// An assertion as the world has it; nothing where it has none.
     fn assertion(&self, change: &Change, a: Assertion<'_>, made: &mut Made) -> Option<Value> {
-        let (mut value, mut observed) = (a.value.map(str::to_owned), a.observed.map(str::to_owned));
+        let (mut value, mut observed) = (a.value.map(str::to_owned), a.observed.map(|t| t.text().into_owned()));
         match change {
             Change::LateAssertions => {
-                let late = a.observed.and_then(|t| Instant::parse(t).ok()).filter(|t| *t > self.intent.labels.asof);
+                let late = a.observed.and_then(Stamp::instant).filter(|t| *t > self.intent.labels.asof);
                 if let Some(at) = late {
                     let mut draw = Draw::new(self.seed, &["late", a.id]);
                     made.changed += 1;
@@ -174,10 +174,11 @@ impl Known<'_> {
             "label_assertion_id": a.id, "label_subject_key": {"platform_run_id": self.intent.platform_run_id, "event_id": a.event_id}, "label_type": a.label_type,
         });
         if let Some(map) = line.as_object_mut() {
+            let effective = a.effective.map(Stamp::text);
             let texts = [
                 ("label_value", value.as_deref()),
                 ("observed_time", observed.as_deref()),
-                ("effective_time", a.effective),
+                ("effective_time", effective.as_deref()),
                 ("payload_hash", a.payload_hash),
             ];
             map.extend(texts.into_iter().filter_map(|(key, text)| Some((key.to_owned(), json!(text?)))));

@@ -220,14 +220,15 @@ fn scan_parts(timeline: &dyn LabelTimeline, parts: &[Part], run: &str, types: &B
         timeline.scan(part, LabelQuery { platform_run_id: run, types }, &mut |a| {
             assert!(a.embedded_observed.is_none() || a.embedded_observed == a.observed, "{a:?}");
             let text = |t: Option<&str>| t.map(str::to_owned);
+            let stamp = |t: Option<Stamp<'_>>| t.map(|t| t.text().into_owned());
             out.push(Stated {
                 id: text(Some(a.id)),
                 run: text(Some(run)),
                 event: text(Some(a.event_id)),
                 kind: text(Some(a.label_type)),
                 value: text(a.value),
-                effective: text(a.effective),
-                observed: text(a.observed),
+                effective: stamp(a.effective),
+                observed: stamp(a.observed),
                 hash: text(a.payload_hash),
             });
             ControlFlow::Continue(())
@@ -578,6 +579,28 @@ fn parquet_subject_that_is_null_is_no_subject() {
     assert_eq!((error.code, error.place.as_str()), (ReasonCode::LabelTimelineInconsistent, "labels.parquet row group 0 row 1"));
 }
 
+/// A typed value beyond the calendar is no instant, and is told as it would be written.
+#[test]
+fn parquet_instants_beyond_the_calendar_are_none() {
+    let text = |t: &str| text_column(Columns::Flat, [t; 3].into_iter().map(Some));
+    let stamps = [i64::MAX, i64::MIN, 1];
+    let observed: ArrayRef = Arc::new(TimestampMicrosecondArray::from(stamps.to_vec()).with_timezone("UTC"));
+    let columns = [("label_assertion_id", "a"), ("platform_run_id", RUN), ("event_id", "e"), ("label_type", TYPE)];
+    let columns = columns.map(|(name, value)| (name, text(value))).into_iter().chain([("observed_time", observed)]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = write_parquet(&dir.path().join("labels.parquet"), &RecordBatch::try_from_iter(columns).unwrap());
+    let timeline = labels::open(&path).unwrap();
+    let mut found = Vec::new();
+    timeline
+        .scan(&timeline.parts().unwrap()[0], LabelQuery { platform_run_id: RUN, types: &types(&[TYPE]) }, &mut |a| {
+            found.extend(a.observed.map(|stamp| (stamp.instant(), stamp.text().into_owned())));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    let wanted = stamps.map(|micros| (Some(Instant(micros)).filter(|_| micros == 1), Instant(micros).to_string()));
+    assert_eq!(found, wanted);
+}
+
 #[test]
 fn parquet_types_that_would_have_to_be_guessed_are_refused() {
     use arrow::array::{Int64Array, TimestampMillisecondArray};
@@ -619,7 +642,8 @@ fn sqlite_shows_a_backdated_column_beside_what_the_assertion_says() {
     let mut found = Vec::new();
     timeline
         .scan(&timeline.parts().unwrap()[0], LabelQuery { platform_run_id: RUN, types: &types(&[TYPE]) }, &mut |a| {
-            found.push((a.observed.map(str::to_owned), a.embedded_observed.map(str::to_owned)));
+            let text = |t: Option<Stamp<'_>>| t.map(|t| t.text().into_owned());
+            found.push((text(a.observed), text(a.embedded_observed)));
             ControlFlow::Continue(())
         })
         .unwrap();

@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use super::{Assertion, LabelError, LabelQuery, LabelSink, LabelTimeline, Part};
+use super::{Assertion, LabelError, LabelQuery, LabelSink, LabelTimeline, Part, Stamp};
 use crate::json::{Item, Tape};
 use crate::source::lines::{Line, Lines, blank};
 
@@ -110,8 +110,8 @@ fn deliver(
         event_id: &event_id,
         label_type: &label_type,
         value: value.as_deref(),
-        effective: effective.as_deref(),
-        observed: observed.as_deref(),
+        effective: effective.as_deref().map(Stamp::Text),
+        observed: observed.as_deref().map(Stamp::Text),
         embedded_observed: None,
         payload_hash: payload_hash.as_deref(),
     }))

@@ -1,12 +1,14 @@
 //! Label timelines: JSONL files, Parquet files, or a SQLite timeline, behind one trait. A timeline
-//! hands over every assertion of the wanted types as it stands, texts unparsed: what a broken one
+//! hands over every assertion of the wanted types as it stands, unparsed: what a broken one
 //! means depends on whether it is about a row of the data set, which only the label gate knows.
 
+mod column;
 mod jsonl;
 mod parquet;
 mod sqlite;
 mod whole;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
@@ -18,6 +20,7 @@ pub use sqlite::SqliteLabels;
 pub use whole::{WholeSink, each_whole};
 
 use crate::contract::ReasonCode;
+use crate::time::Instant;
 
 /// One assertion as the store holds it. Absent texts are `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,14 +33,41 @@ pub struct Assertion<'a> {
     pub label_type: &'a str,
     /// Value.
     pub value: Option<&'a str>,
-    /// Effective time as written.
-    pub effective: Option<&'a str>,
-    /// Observed time as written, in the place that the store selects by.
-    pub observed: Option<&'a str>,
+    /// Effective time.
+    pub effective: Option<Stamp<'a>>,
+    /// Observed time in the place that the store selects by.
+    pub observed: Option<Stamp<'a>>,
     /// Observed time in the assertion itself, where the store keeps it twice.
-    pub embedded_observed: Option<&'a str>,
+    pub embedded_observed: Option<Stamp<'a>>,
     /// Digest of everything else that the assertion says.
     pub payload_hash: Option<&'a str>,
+}
+
+/// What stands where an instant should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stamp<'a> {
+    /// A text as written.
+    Text(&'a str),
+    /// A value of a type for instants, which may lie beyond the calendar.
+    Typed(Instant),
+}
+
+impl<'a> Stamp<'a> {
+    /// The instant, where it is one.
+    pub fn instant(self) -> Option<Instant> {
+        match self {
+            Stamp::Text(text) => Instant::parse(text).ok(),
+            Stamp::Typed(at) => at.in_calendar().then_some(at),
+        }
+    }
+
+    /// The text as written; a typed value in the normal form.
+    pub fn text(self) -> Cow<'a, str> {
+        match self {
+            Stamp::Text(text) => Cow::Borrowed(text),
+            Stamp::Typed(at) => Cow::Owned(at.to_string()),
+        }
+    }
 }
 
 /// What is wanted of a timeline.

@@ -2,15 +2,16 @@
 //! `label_subject_key` or the two columns `platform_run_id` and `event_id`.
 
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, StringBuilder, StructArray};
-use arrow::datatypes::DataType;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
+use super::column::{Stamps, Texts, read_as};
 use super::{Assertion, LabelError, LabelQuery, LabelSink, LabelTimeline, Part};
-use crate::time::Instant;
 
 /// The columns that are read.
 const READ: [&str; 9] = [
@@ -62,7 +63,11 @@ impl LabelTimeline for ParquetLabels {
         let name = self.name(part.file);
         let Some(path) = self.files.get(part.file) else { return Ok(()) };
         let file = File::open(path).map_err(|e| LabelError::unavailable(&name, e))?;
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| LabelError::unavailable(&name, e))?;
+        let meta = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(|e| LabelError::unavailable(&name, e))?;
+        let wanted = ArrowReaderOptions::new().with_schema(Arc::new(read_as(meta.schema())));
+        // A file whose columns cannot be had in that form is read as it is.
+        let meta = ArrowReaderMetadata::try_new(meta.metadata().clone(), wanted).unwrap_or(meta);
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, meta);
         let group = usize::try_from(part.from).unwrap_or(usize::MAX);
         // What else an assertion says is covered by its payload hash and need not be read.
         let wanted: Vec<usize> =
@@ -83,57 +88,19 @@ impl LabelTimeline for ParquetLabels {
     }
 }
 
-/// A column as text; timestamps become RFC 3339.
-pub(super) fn texts(column: Option<ArrayRef>, name: &str, what: &str) -> Result<Option<StringArray>, LabelError> {
-    let Some(column) = column else { return Ok(None) };
-    match column.data_type() {
-        DataType::Utf8 => Ok(Some(column.as_string::<i32>().clone())),
-        DataType::LargeUtf8 => Ok(Some(column.as_string::<i64>().iter().collect())),
-        DataType::Utf8View => Ok(Some(column.as_string_view().iter().collect())),
-        DataType::Dictionary(_, _) => {
-            let dictionary = column.as_any_dictionary();
-            let values = texts(Some(dictionary.values().clone()), name, what)?.unwrap_or_else(|| StringArray::new_null(0));
-            if values.is_empty() {
-                return Ok(Some(StringArray::new_null(column.len())));
-            }
-            let keys = dictionary.normalized_keys();
-            Ok(Some(
-                keys.iter()
-                    .enumerate()
-                    .map(|(row, key)| (column.is_valid(row) && values.is_valid(*key)).then(|| values.value(*key)))
-                    .collect(),
-            ))
-        }
-        DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some(zone)) if matches!(zone.as_ref(), "UTC" | "+00:00") => {
-            let stamps = column.as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
-            let mut texts = StringBuilder::with_capacity(stamps.len(), stamps.len() * 27);
-            for stamp in stamps {
-                let text = stamp.and_then(|micros| Instant(micros).text());
-                match text.as_ref().map(|text| std::str::from_utf8(text).unwrap_or_default()) {
-                    Some(text) => texts.append_value(text),
-                    // Beyond the calendar it is no instant, and says so.
-                    None => texts.append_option(stamp.map(|micros| Instant(micros).to_string())),
-                }
-            }
-            Ok(Some(texts.finish()))
-        }
-        other => {
-            Err(LabelError::inconsistent(name, format!("column {what} has type {other}; expected text or a UTC timestamp in microseconds")))
-        }
-    }
-}
-
 fn deliver(
     batch: &RecordBatch,
     query: LabelQuery<'_>,
     name: &str,
     place: &dyn Fn(usize) -> String,
     sink: &mut LabelSink<'_>,
-) -> Result<std::ops::ControlFlow<()>, LabelError> {
-    let column = |key: &str| texts(batch.column_by_name(key).cloned(), name, key);
-    let subject: Option<StructArray> = batch.column_by_name("label_subject_key").and_then(|c| c.as_struct_opt().cloned());
-    let of_subject = |key: &str| match &subject {
-        Some(subject) => texts(subject.column_by_name(key).cloned(), name, key),
+) -> Result<ControlFlow<()>, LabelError> {
+    let texts = |column: Option<&ArrayRef>, key: &str| column.map(|c| Texts::of(c, name, key)).transpose();
+    let stamps = |key: &str| batch.column_by_name(key).map(|c| Stamps::of(c, name, key)).transpose();
+    let column = |key: &str| texts(batch.column_by_name(key), key);
+    let subject: Option<&StructArray> = batch.column_by_name("label_subject_key").and_then(|c| c.as_struct_opt());
+    let of_subject = |key: &str| match subject {
+        Some(subject) => texts(subject.column_by_name(key), key),
         None => column(key),
     };
     let (ids, runs, events, types) =
@@ -144,33 +111,32 @@ fn deliver(
             "expected the columns label_assertion_id, label_subject_key (or platform_run_id and event_id) and label_type",
         ));
     };
-    let (values, effective, observed, hashes) =
-        (column("label_value")?, column("effective_time")?, column("observed_time")?, column("payload_hash")?);
-    fn at(array: &Option<StringArray>, row: usize) -> Option<&str> {
-        array.as_ref().filter(|a| a.is_valid(row)).map(|a| a.value(row))
-    }
+    let (values, hashes) = (column("label_value")?, column("payload_hash")?);
+    let (effective, observed) = (stamps("effective_time")?, stamps("observed_time")?);
     for row in 0..batch.num_rows() {
         // A subject that is null as a whole may still have values in columns that cannot be null.
-        let no_subject = subject.as_ref().is_some_and(|s| s.is_null(row));
-        if no_subject || [&ids, &runs, &events, &types].iter().any(|a| a.is_null(row)) {
+        let no_subject = subject.is_some_and(|s| s.is_null(row));
+        let (Some(id), Some(run), Some(event_id), Some(label_type), false) =
+            (ids.get(row), runs.get(row), events.get(row), types.get(row), no_subject)
+        else {
             return Err(LabelError::inconsistent(place(row), "an assertion without id, subject or type"));
-        }
-        if runs.value(row) != query.platform_run_id || !query.types.contains(types.value(row)) {
+        };
+        if run != query.platform_run_id || !query.types.contains(label_type) {
             continue;
         }
         let flow = sink(Assertion {
-            id: ids.value(row),
-            event_id: events.value(row),
-            label_type: types.value(row),
-            value: at(&values, row),
-            effective: at(&effective, row),
-            observed: at(&observed, row),
+            id,
+            event_id,
+            label_type,
+            value: values.as_ref().and_then(|c| c.get(row)),
+            effective: effective.as_ref().and_then(|c| c.get(row)),
+            observed: observed.as_ref().and_then(|c| c.get(row)),
             embedded_observed: None,
-            payload_hash: at(&hashes, row),
+            payload_hash: hashes.as_ref().and_then(|c| c.get(row)),
         });
         if flow.is_break() {
             return Ok(flow);
         }
     }
-    Ok(std::ops::ControlFlow::Continue(()))
+    Ok(ControlFlow::Continue(()))
 }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OpenFlags, params_from_iter};
 
-use super::{Assertion, LabelError, LabelQuery, LabelSink, LabelTimeline, Part};
+use super::{Assertion, LabelError, LabelQuery, LabelSink, LabelTimeline, Part, Stamp};
 use crate::json::{Doc, Kind, Tape};
 use crate::time::Instant;
 
@@ -141,9 +141,9 @@ impl LabelTimeline for SqliteLabels {
                 event_id,
                 label_type,
                 value,
-                effective,
-                observed: text(5)?,
-                embedded_observed: embedded.as_ref().and_then(|e| e.as_deref()),
+                effective: effective.map(Stamp::Text),
+                observed: text(5)?.map(Stamp::Text),
+                embedded_observed: embedded.as_ref().and_then(|e| e.as_deref()).map(Stamp::Text),
                 payload_hash,
             };
             if sink(assertion).is_break() {

@@ -10,7 +10,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value};
 
 use super::LabelError;
-use super::parquet::texts;
+use super::column::texts;
 use crate::source::lines::{Line, Lines, blank};
 
 /// Takes an assertion's text, with where it stands.
@@ -100,7 +100,7 @@ fn column(array: &ArrayRef, name: &str, what: &str) -> Result<Column, LabelError
             let inner = inner.map(|(field, array)| Ok((field.name().clone(), column(array, name, field.name())?)));
             Column::Struct(whole.clone(), inner.collect::<Result<_, LabelError>>()?)
         }
-        _ => texts(Some(array.clone()), name, what)?.map_or(Column::Null, Column::Text),
+        _ => Column::Text(texts(array, name, what)?),
     })
 }
 

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::contract::intent::OffsetRange;
 use crate::contract::{Offset, OffsetKind};
 use crate::digest::hex;
+use crate::digest::pieces::Pieces;
 use crate::json::{Kind, Tape};
 use crate::source::payload::{FieldValues, Payload};
 
@@ -110,7 +111,7 @@ pub struct Rows {
     scenario: StringBuilder,
     envelope: StringBuilder,
     fields: Fields,
-    digest: blake3::Hasher,
+    digest: Pieces,
     recipes: BTreeMap<String, u64>,
 }
 
@@ -146,7 +147,7 @@ impl Rows {
             scenario: StringBuilder::new(),
             envelope: StringBuilder::new(),
             fields: Fields::default(),
-            digest: blake3::Hasher::new(),
+            digest: Pieces::new(),
             recipes: BTreeMap::new(),
         }
     }
@@ -169,7 +170,8 @@ impl Rows {
         }
         self.scenario.append_option(row.scenario);
         self.envelope.append_value(row.envelope);
-        self.digest.update(&row.offset.to_bytes()).update(row.hash);
+        self.digest.push(&row.offset.to_bytes());
+        self.digest.push(row.hash);
         self.fields.push(row.envelope)
     }
 
@@ -220,7 +222,7 @@ impl Rows {
             columns.iter().map(|(name, column_type, ..)| ColumnSpec { name: name.clone(), column_type: *column_type }).collect();
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, _, array, _)| array).collect());
         let bytes = write(&batch.map_err(|e| e.to_string())?, &schema)?;
-        let records_digest = self.digest.finalize().to_hex().to_string();
+        let records_digest = self.digest.digest().to_hex().to_string();
         Ok(Encoded { bytes, schema, payload_complete, records, runs, records_digest, recipes: self.recipes })
     }
 }
