@@ -108,10 +108,10 @@ fn kept_files_that_changed_are_not_trusted() {
     };
     let remove: Damage = |path| fs::remove_file(path).unwrap();
     for (suffix, damage, code) in [
-        ("events", flip, "DIGEST_MISMATCH"),
-        ("keyless", flip, "DIGEST_MISMATCH"),
+        ("events-0", flip, "DIGEST_MISMATCH"),
+        ("keyless-0", flip, "DIGEST_MISMATCH"),
         ("list.json", flip, "DIGEST_MISMATCH"),
-        ("events", remove, "REF_NOT_FOUND"),
+        ("events-0", remove, "REF_NOT_FOUND"),
         ("list.json", remove, "REF_NOT_FOUND"),
     ] {
         let w = killed_after(&["replay"], TRAIN, small, "train");

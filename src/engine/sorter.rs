@@ -24,14 +24,9 @@ struct Runs<const W: usize> {
     spilled: Vec<PathBuf>,
 }
 
-/// The first eight bytes as a number that orders as they do. Where they decide, as they do for digests, nothing
-/// else is looked at.
-fn front<const W: usize>(record: &[u8; W]) -> Option<u64> {
-    record.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
-}
-
-/// The order of bytes.
+/// The order of bytes. Where the first eight decide, as they do for digests, nothing else is looked at.
 fn compare<const W: usize>(a: &[u8; W], b: &[u8; W]) -> Ordering {
+    let front = |record: &[u8; W]| record.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
     front(a).cmp(&front(b)).then_with(|| a.cmp(b))
 }
 
@@ -72,7 +67,7 @@ impl<const W: usize> Sorter<W> {
         let (path, file) = self.scratch.create("sorted")?;
         let failed = |e: std::io::Error| EngineError::Scratch { place: path.display().to_string(), message: e.to_string() };
         let mut out = BufWriter::with_capacity(1 << 18, file);
-        for record in Merge::new(resident.into_iter().map(Run::resident).collect())? {
+        for record in Merge::new(chained(resident))? {
             out.write_all(&record?).map_err(failed)?;
         }
         out.flush().map_err(failed)?;
@@ -87,9 +82,9 @@ impl<const W: usize> Sorter<W> {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         let runs = std::mem::take(&mut *runs);
         let freed = bytes_of(&runs.resident);
-        let mut all: Vec<Run<W>> = runs.resident.into_iter().map(Run::resident).collect();
+        let mut all: Vec<Run<W>> = chained(runs.resident);
         for path in &runs.spilled {
-            all.push(Run { head: None, source: Source::File(BufReader::with_capacity(1 << 16, self.scratch.open(path)?)) });
+            all.push(Run::File(BufReader::with_capacity(1 << 16, self.scratch.open(path)?)));
         }
         let mut merge = Merge::new(all)?;
         merge.held = Some((self.budget.clone(), freed));
@@ -97,54 +92,82 @@ impl<const W: usize> Sorter<W> {
     }
 }
 
-enum Source<const W: usize> {
-    Memory(std::vec::IntoIter<[u8; W]>),
+enum Run<const W: usize> {
+    /// Lists that follow one another.
+    Memory(std::iter::Flatten<std::vec::IntoIter<Vec<[u8; W]>>>),
     File(BufReader<std::fs::File>),
 }
 
-struct Run<const W: usize> {
-    head: Option<[u8; W]>,
-    source: Source<W>,
+/// Lists as runs. Those of which one begins where another has ended make one run, so that a merge has less to
+/// compare: of a log that is read in pieces, that holds for nearly all.
+fn chained<const W: usize>(mut lists: Vec<Vec<[u8; W]>>) -> Vec<Run<W>> {
+    lists.sort_unstable_by(|a, b| a.first().cmp(&b.first()));
+    let mut chains: Vec<Vec<Vec<[u8; W]>>> = Vec::new();
+    for list in lists {
+        let follows = |chain: &&mut Vec<Vec<[u8; W]>>| chain.last().is_none_or(|before| before.last() <= list.first());
+        match chains.iter_mut().find(follows) {
+            Some(chain) => chain.push(list),
+            None => chains.push(vec![list]),
+        }
+    }
+    chains.into_iter().map(|chain| Run::Memory(chain.into_iter().flatten())).collect()
 }
 
 impl<const W: usize> Run<W> {
-    fn resident(records: Vec<[u8; W]>) -> Self {
-        Run { head: None, source: Source::Memory(records.into_iter()) }
-    }
-
-    fn advance(&mut self) -> Result<(), EngineError> {
-        self.head = match &mut self.source {
-            Source::Memory(records) => records.next(),
-            Source::File(file) => {
+    fn next(&mut self) -> Result<Option<[u8; W]>, EngineError> {
+        match self {
+            Run::Memory(records) => Ok(records.next()),
+            Run::File(file) => {
                 let mut record = [0u8; W];
                 match file.read_exact(&mut record) {
-                    Ok(()) => Some(record),
-                    Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => None,
-                    Err(e) => return Err(EngineError::Scratch { place: "a sorted run".into(), message: e.to_string() }),
+                    Ok(()) => Ok(Some(record)),
+                    Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+                    Err(e) => Err(EngineError::Scratch { place: "a sorted run".into(), message: e.to_string() }),
                 }
             }
-        };
-        Ok(())
+        }
     }
 }
 
-/// The next record of a run behind its [`front`], with the number of the run; the least is the greatest.
-type Head<const W: usize> = Reverse<(Option<u64>, [u8; W], usize)>;
+/// The next record of a run.
+struct Head<const W: usize> {
+    record: [u8; W],
+    run: usize,
+}
+
+impl<const W: usize> Ord for Head<W> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        compare(&self.record, &other.record).then(self.run.cmp(&other.run))
+    }
+}
+
+impl<const W: usize> PartialOrd for Head<W> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<const W: usize> PartialEq for Head<W> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl<const W: usize> Eq for Head<W> {}
 
 /// Records of several sorted runs in one order.
 pub struct Merge<const W: usize> {
     runs: Vec<Run<W>>,
-    heap: BinaryHeap<Head<W>>,
+    heap: BinaryHeap<Reverse<Head<W>>>,
     held: Option<(Arc<Budget>, u64)>,
 }
 
 impl<const W: usize> Merge<W> {
     fn new(mut runs: Vec<Run<W>>) -> Result<Self, EngineError> {
         let mut heap = BinaryHeap::with_capacity(runs.len());
-        for (i, run) in runs.iter_mut().enumerate() {
-            run.advance()?;
-            if let Some(head) = run.head {
-                heap.push(Reverse((front(&head), head, i)));
+        for (run, records) in runs.iter_mut().enumerate() {
+            if let Some(record) = records.next()? {
+                heap.push(Reverse(Head { record, run }));
             }
         }
         Ok(Merge { runs, heap, held: None })
@@ -152,13 +175,11 @@ impl<const W: usize> Merge<W> {
 
     fn step(&mut self) -> Result<Option<[u8; W]>, EngineError> {
         let Some(mut top) = self.heap.peek_mut() else { return Ok(None) };
-        let Reverse((_, record, index)) = *top;
-        let Some(run) = self.runs.get_mut(index) else { return Ok(None) };
-        run.advance()?;
-        match run.head {
-            Some(next) => *top = Reverse((front(&next), next, index)),
-            None => drop(std::collections::binary_heap::PeekMut::pop(top)),
-        }
+        let Some(run) = self.runs.get_mut(top.0.run) else { return Ok(None) };
+        let record = match run.next()? {
+            Some(next) => std::mem::replace(&mut top.0.record, next),
+            None => std::collections::binary_heap::PeekMut::pop(top).0.record,
+        };
         Ok(Some(record))
     }
 }

@@ -2,14 +2,15 @@
 //! as Arrow IPC files beyond it. Reading a shard concatenates its pieces; the order of pieces carries
 //! no meaning, since every consumer sorts by a total order.
 
+use std::collections::HashMap;
 use std::io::{BufWriter, Read, Write};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
 use arrow::ipc::reader::{FileReader, StreamReader};
 use arrow::ipc::writer::{FileWriter, StreamWriter};
 
@@ -30,6 +31,21 @@ pub struct Spool {
 struct Runs {
     resident: Vec<Run>,
     spilled: Vec<Spilled>,
+}
+
+/// One of several equal shares of a spool's rows, counted from 0.
+#[derive(Debug, Clone, Copy)]
+pub struct Share {
+    /// Which.
+    pub index: usize,
+    /// How many shares make the whole.
+    pub of: usize,
+}
+
+impl Share {
+    fn of<T>(self, all: impl Iterator<Item = T>) -> Vec<T> {
+        all.skip(self.index).step_by(self.of.max(1)).collect()
+    }
 }
 
 /// A batch sorted by shard; `bounds[s]..bounds[s + 1]` are the rows of shard `s`.
@@ -56,6 +72,13 @@ impl Run {
     fn slice(&self, shard: usize) -> Option<RecordBatch> {
         let rows = self.rows(shard);
         (!rows.is_empty()).then(|| self.batch.slice(rows.start, rows.len()))
+    }
+
+    /// The shard of each row.
+    fn shards(&self) -> UInt32Array {
+        let shards = 0..u32::try_from(self.bounds.len().saturating_sub(1)).unwrap_or_default();
+        let rows = |shard: u32| std::iter::repeat_n(shard, self.rows(shard as usize).len());
+        UInt32Array::from_iter_values(shards.flat_map(rows))
     }
 }
 
@@ -166,38 +189,70 @@ impl Spool {
         Ok(pieces)
     }
 
-    /// Writes what `select` leaves of each shard's pieces, as an Arrow IPC stream of one batch a shard.
+    /// The columns that are saved: the shard of each row comes last.
+    fn saved_schema(&self) -> SchemaRef {
+        let fields = self.schema.fields().iter().cloned().chain([Arc::new(Field::new("shard", DataType::UInt32, false))]);
+        let shards = HashMap::from([("shards".to_owned(), self.shards.to_string())]);
+        Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), shards))
+    }
+
+    /// Writes what `select` leaves of a share of the rows, as an Arrow IPC stream of the batches as they are held.
     ///
     /// # Errors
     /// Spill space or a writer that fails, and whatever `select` says.
-    pub fn save(&self, to: impl Write, mut select: impl FnMut(RecordBatch) -> Result<RecordBatch, EngineError>) -> Result<(), EngineError> {
-        let mut writer = StreamWriter::try_new(to, &self.schema)?;
-        for shard in 0..self.shards {
-            let left = self.pieces(shard)?.into_iter().map(&mut select).collect::<Result<Vec<_>, _>>()?;
-            writer.write(&concat_batches(&self.schema, &left)?)?;
+    pub fn save(
+        &self,
+        share: Share,
+        to: impl Write,
+        mut select: impl FnMut(RecordBatch) -> Result<RecordBatch, EngineError>,
+    ) -> Result<(), EngineError> {
+        let schema = self.saved_schema();
+        let mut writer = StreamWriter::try_new(to, &schema)?;
+        let mut save = |batch: &RecordBatch, shards: UInt32Array| {
+            let columns = batch.columns().iter().cloned().chain([Arc::new(shards) as ArrayRef]);
+            let left = select(RecordBatch::try_new(schema.clone(), columns.collect())?)?;
+            if left.num_rows() == 0 { Ok(()) } else { Ok::<_, EngineError>(writer.write(&left)?) }
+        };
+        let (resident, spilled) = {
+            let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+            let resident = runs.resident.iter().map(|run| (run.batch.clone(), run.shards()));
+            (share.of(resident), share.of(runs.spilled.iter().map(|s| (s.path.clone(), s.batches.clone()))))
+        };
+        for (batch, shards) in resident {
+            save(&batch, shards)?;
+        }
+        for (path, batches) in spilled {
+            let reader = FileReader::try_new_buffered(self.scratch.open(&path)?, None)?;
+            let shards = (0u32..).zip(batches).filter_map(|(shard, batch)| batch.map(|_| shard));
+            for (batch, shard) in reader.zip(shards) {
+                let batch = batch?;
+                save(&batch, UInt32Array::from_value(shard, batch.num_rows()))?;
+            }
         }
         writer.finish()?;
         Ok(())
     }
 
-    /// Adds what [`Spool::save`] wrote; `each` sees every batch with the number of its shard.
+    /// Adds what [`Spool::save`] wrote; `each` sees every batch with the shards of its rows.
     ///
     /// # Errors
     /// Spill space or a reader that fails, a stream of other columns or shards, and whatever `each` says.
-    pub fn load(&self, from: impl Read, mut each: impl FnMut(&RecordBatch, u32) -> Result<(), EngineError>) -> Result<(), EngineError> {
+    pub fn load(&self, from: impl Read, mut each: impl FnMut(&RecordBatch, &[u32]) -> Result<(), EngineError>) -> Result<(), EngineError> {
         let reader = StreamReader::try_new(from, None)?;
-        if reader.schema() != self.schema {
-            return Err(EngineError::Internal("a stream of other columns than were saved".into()));
+        if reader.schema() != self.saved_schema() {
+            return Err(EngineError::Internal("a stream of other columns or shards than were saved".into()));
         }
-        let mut shards = 0;
+        let last = self.schema.fields().len();
         for batch in reader {
-            let batch = batch?;
-            self.push(&batch, &vec![shards; batch.num_rows()])?;
+            let mut batch = batch?;
+            let shards = batch.remove_column(last);
+            let shards: &[u32] = shards.as_primitive::<UInt32Type>().values();
+            let batch = RecordBatch::try_new(self.schema.clone(), batch.columns().to_vec())?;
+            if shards.iter().any(|shard| *shard as usize >= self.shards) {
+                return Err(EngineError::Internal(format!("a stream of more shards than {}", self.shards)));
+            }
+            self.push(&batch, shards)?;
             each(&batch, shards)?;
-            shards += 1;
-        }
-        if shards as usize != self.shards {
-            return Err(EngineError::Internal(format!("a stream of {shards} shards, not {}", self.shards)));
         }
         Ok(())
     }
@@ -219,8 +274,8 @@ impl Drop for Spool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{AsArray, Int64Array, StringArray};
-    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+    use arrow::array::{Int64Array, StringArray};
+    use arrow::datatypes::Int64Type;
 
     #[test]
     fn a_shard_has_its_rows_whether_spilled_or_not() {
@@ -247,9 +302,12 @@ mod tests {
                 assert_eq!(found, (0..50).filter(|n| n % 3 == shard as i64).collect::<Vec<_>>());
                 assert_eq!(batch.column(1).null_count(), if shard == 0 { 17 } else { 0 });
             }
-            // Saved and loaded, each shard has the same rows; another number of shards is refused.
-            let mut saved = Vec::new();
-            spool.save(&mut saved, Ok).unwrap();
+            // Saved in shares and loaded, each shard has the same rows; another number of shards is refused.
+            let saved = [0, 1, 2].map(|index| {
+                let mut saved = Vec::new();
+                spool.save(Share { index, of: 3 }, &mut saved, Ok).unwrap();
+                saved
+            });
             let sorted = |spool: &Spool, shard| {
                 let mut all: Vec<i64> = spool.shard(shard).unwrap().column(0).as_primitive::<Int64Type>().values().to_vec();
                 all.sort_unstable();
@@ -257,10 +315,17 @@ mod tests {
             };
             let scratch = Arc::new(Scratch::new(dir.path(), "u", "1").unwrap());
             let again = Spool::new(schema.clone(), 4, budget.clone(), scratch.clone());
-            again.load(saved.as_slice(), |_, _| Ok(())).unwrap();
+            for saved in &saved {
+                let shards = |batch: &RecordBatch, shards: &[u32]| {
+                    let numbers = batch.column(0).as_primitive::<Int64Type>().values();
+                    assert!(numbers.iter().zip(shards).all(|(n, shard)| n % 3 == i64::from(*shard)));
+                    Ok(())
+                };
+                again.load(saved.as_slice(), shards).unwrap();
+            }
             assert!((0..4).all(|shard| sorted(&spool, shard) == sorted(&again, shard)));
             let other = Spool::new(schema.clone(), 8, budget.clone(), scratch);
-            assert!(other.load(saved.as_slice(), |_, _| Ok(())).is_err());
+            assert!(other.load(saved[0].as_slice(), |_, _| Ok(())).is_err());
             drop((spool, again, other));
             assert_eq!(budget.used(), 0);
         }

@@ -6,13 +6,16 @@
 //! gate once more, and never truth.
 
 use std::io::{BufWriter, Read, Write};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
 
 use super::gate::{Env, Phase, Refusal, document};
+use super::parallel;
 use super::pin::{self, Pinned};
 use crate::contract::ReasonCode;
 use crate::engine::EngineError;
+use crate::engine::spool::Share;
 use crate::ledger::EventRow;
 use crate::store::{ErrorKind, Ref, StagedFile, StoreError, read};
 
@@ -105,10 +108,37 @@ impl<'k> Keep<'k> {
         Keep { pinned, env, gate, files: Vec::new() }
     }
 
-    /// Writes a file, digesting it on the way.
-    pub(super) fn file(&mut self, what: &str, fill: impl FnOnce(&mut dyn Write) -> Result<(), EngineError>) -> Result<(), Refusal> {
+    /// Writes rows of one kind into as many files as there are threads, side by side; `fill` is told which share
+    /// of the rows is to be written.
+    pub(super) fn rows(
+        &mut self,
+        what: &str,
+        fill: impl Fn(Share, &mut dyn Write) -> Result<(), EngineError> + Sync,
+    ) -> Result<(), Refusal> {
+        let of = self.env.config.threads().max(1);
+        let written = Mutex::new(Vec::new());
+        parallel::each(
+            self.env,
+            self.gate,
+            of,
+            || (),
+            |(), index| {
+                let file = self.file(what, index, |to| fill(Share { index, of }, to))?;
+                written.lock().unwrap_or_else(PoisonError::into_inner).push((index, file));
+                Ok(())
+            },
+            |()| Ok(()),
+        )?;
+        let mut written = written.into_inner().unwrap_or_else(PoisonError::into_inner);
+        written.sort_by_key(|(index, _)| *index);
+        self.files.extend(written.into_iter().map(|(_, file)| file));
+        Ok(())
+    }
+
+    /// Writes a file, digesting it on the way; its entry in the list.
+    fn file(&self, what: &str, index: usize, fill: impl FnOnce(&mut dyn Write) -> Result<(), EngineError>) -> Result<Value, Refusal> {
         let store = |e: &StoreError| Refusal::of_store(self.gate, e);
-        let path = name(&self.env.attempt, self.gate, what);
+        let path = name(&self.env.attempt, self.gate, &format!("{what}-{index}"));
         let at = self.pinned.staging_ref().join(&path);
         let staged = self.env.store.stage(&at).map_err(|e| store(&e))?;
         let mut out = Hashed { staged, hasher: blake3::Hasher::new(), bytes: 0, broken: None };
@@ -121,14 +151,13 @@ impl<'k> Keep<'k> {
         }
         filled.map_err(|e| Refusal::of_engine(self.gate, &e))?;
         out.staged.finish().map_err(|e| store(&e))?;
-        self.files.push(json!({"what": what, "path": path, "blake3": out.hasher.finalize().to_hex().to_string(), "bytes": out.bytes}));
-        Ok(())
+        Ok(json!({"what": what, "path": path, "blake3": out.hasher.finalize().to_hex().to_string(), "bytes": out.bytes}))
     }
 
     /// Writes the list, last. What comes back is what the ledger has to record of it.
     pub(super) fn seal(self, proof: &Value, about: &Value) -> Result<Value, Refusal> {
         let list = document(&json!({
-            "schema_version": "ofs.kept_gate.v1", "basis": self.basis(proof), "files": self.files, "about": about,
+            "schema_version": "ofs.kept_gate.v2", "basis": self.basis(proof), "files": self.files, "about": about,
         }));
         let path = name(&self.env.attempt, self.gate, "list.json");
         let written = || {
@@ -244,14 +273,19 @@ impl<'k> Kept<'k> {
             .with_evidence([format!("kept {wanted}"), format!("found {found}")]))
     }
 
-    /// Reads a file from its beginning; `take` is given up where the build is to stop.
-    pub(super) fn read(&self, what: &str, take: impl FnOnce(&mut dyn Read) -> Result<(), EngineError>) -> Result<(), Refusal> {
-        let file = self.files().find(|file| file.get("what").and_then(Value::as_str) == Some(what));
-        let at = self.place(file.ok_or_else(|| self.damaged("a file is not listed"))?)?;
-        let mut reader = self.env.store.open(&at).map_err(|e| Refusal::of_store(self.gate, &e))?;
-        let taken = take(&mut reader);
-        self.env.check(self.gate)?;
-        taken.map_err(|e| Refusal::of_engine(self.gate, &e))
+    /// Reads rows of one kind, file by file; `take` is given up where the build is to stop.
+    pub(super) fn rows(&self, what: &str, mut take: impl FnMut(&mut dyn Read) -> Result<(), EngineError>) -> Result<(), Refusal> {
+        let mut files = self.files().filter(|file| file.get("what").and_then(Value::as_str) == Some(what)).peekable();
+        if files.peek().is_none() {
+            return Err(self.damaged("a file is not listed"));
+        }
+        for file in files {
+            let mut reader = self.env.store.open(&self.place(file)?).map_err(|e| Refusal::of_store(self.gate, &e))?;
+            let taken = take(&mut reader);
+            self.env.check(self.gate)?;
+            taken.map_err(|e| Refusal::of_engine(self.gate, &e))?;
+        }
+        Ok(())
     }
 
     /// What the gate said of itself besides.

@@ -1,24 +1,20 @@
 //! From a payload to typed columns: what the features, the conditions and the filters need of an event
 //! is taken out once, while the record is at hand.
 
+mod gather;
+
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BooleanBuilder, Decimal128Builder, FixedSizeBinaryBuilder, Float64Builder, Int32Builder, Int64Builder, RecordBatch,
-    StringBuilder,
-};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde_json::Value;
 
+pub(super) use self::gather::OffsetBuilder;
+pub use self::gather::{Gatherer, ValueFault};
 use super::gate::Refusal;
 use crate::contract::intent::{Intent, RowFilter};
 use crate::contract::profile::{FieldType, Group};
-use crate::engine::shard::shard_of;
-use crate::engine::spool::Spool;
-use crate::source::{EventRecord, Field as Found, Payload, equals};
+use crate::source::{EventRecord, Payload, equals};
 
-/// Rows that a thread gathers before it hands them to the spools.
-const GATHER: usize = 16_384;
 /// The drop code of a row that stays.
 pub const KEPT: i32 = 0;
 /// The drop code of an event without a key; filters count from 1.
@@ -182,8 +178,12 @@ impl Projection {
 
     /// Whether the intent's scenario runs include this event's.
     pub fn selects(&self, event: &EventRecord<'_>) -> bool {
-        self.scenarios.is_empty()
-            || event.scenario_run_id.as_ref().is_some_and(|s| self.scenarios.binary_search_by(|x| x.as_str().cmp(s)).is_ok())
+        self.includes(event.scenario_run_id.as_deref())
+    }
+
+    /// Whether the intent's scenario runs include this one; where it names none, they include everything.
+    fn includes(&self, scenario: Option<&str>) -> bool {
+        self.scenarios.is_empty() || scenario.is_some_and(|s| self.scenarios.binary_search_by(|x| x.as_str().cmp(s)).is_ok())
     }
 
     /// The key: the first field of the precedence that holds one, as text.
@@ -238,255 +238,4 @@ fn position<T: PartialEq>(list: &mut Vec<T>, item: T) -> usize {
         list.push(item);
         list.len() - 1
     })
-}
-
-/// A payload value that does not fit its declared type; the first in canonical place order is reported.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ValueFault {
-    /// Lane number.
-    pub lane: i32,
-    /// Offset.
-    pub offset: crate::contract::Offset,
-    /// Payload field.
-    pub field: String,
-    /// Declared type.
-    pub declared: String,
-    /// What is there, clipped.
-    pub found: String,
-}
-
-enum ColumnBuilder {
-    Int64(Int64Builder),
-    Float64(Float64Builder),
-    Decimal(Decimal128Builder, u8, u8),
-    Utf8(StringBuilder),
-    Bool(BooleanBuilder),
-}
-
-impl ColumnBuilder {
-    fn new(field_type: FieldType) -> Self {
-        match field_type {
-            FieldType::Int64 => ColumnBuilder::Int64(Int64Builder::new()),
-            FieldType::Float64 => ColumnBuilder::Float64(Float64Builder::new()),
-            FieldType::Decimal(p, s) => ColumnBuilder::Decimal(Decimal128Builder::new(), p, s),
-            FieldType::Utf8 => ColumnBuilder::Utf8(StringBuilder::new()),
-            FieldType::Bool => ColumnBuilder::Bool(BooleanBuilder::new()),
-        }
-    }
-
-    /// Appends a value; `false` where it does not fit.
-    fn append(&mut self, item: Option<Found<'_>>) -> bool {
-        let item = item.filter(|i| !i.is_null());
-        match self {
-            ColumnBuilder::Int64(b) => {
-                let value = item.and_then(Found::int64);
-                b.append_option(value);
-                item.is_none() || value.is_some()
-            }
-            ColumnBuilder::Float64(b) => {
-                let value = item.and_then(Found::float64);
-                b.append_option(value.map(|v| v + 0.0));
-                item.is_none() || value.is_some()
-            }
-            ColumnBuilder::Decimal(b, precision, scale) => {
-                let value = item.and_then(|i| i.decimal(*precision, *scale));
-                b.append_option(value);
-                item.is_none() || value.is_some()
-            }
-            ColumnBuilder::Utf8(b) => {
-                let value = item.and_then(Found::str);
-                b.append_option(value.as_deref());
-                item.is_none() || value.is_some()
-            }
-            ColumnBuilder::Bool(b) => {
-                let value = item.and_then(Found::bool);
-                b.append_option(value);
-                item.is_none() || value.is_some()
-            }
-        }
-    }
-
-    fn finish(&mut self) -> Result<ArrayRef, arrow::error::ArrowError> {
-        Ok(match self {
-            ColumnBuilder::Int64(b) => Arc::new(b.finish()),
-            ColumnBuilder::Float64(b) => Arc::new(b.finish()),
-            ColumnBuilder::Decimal(b, p, s) => Arc::new(b.finish().with_precision_and_scale(*p, *s as i8)?),
-            ColumnBuilder::Utf8(b) => Arc::new(b.finish()),
-            ColumnBuilder::Bool(b) => Arc::new(b.finish()),
-        })
-    }
-}
-
-/// A column of offsets in either form.
-pub(super) enum OffsetBuilder {
-    Dense(Int64Builder),
-    Text(StringBuilder),
-}
-
-impl OffsetBuilder {
-    pub(super) fn new(sparse: bool) -> Self {
-        if sparse { OffsetBuilder::Text(StringBuilder::new()) } else { OffsetBuilder::Dense(Int64Builder::new()) }
-    }
-
-    pub(super) fn append(&mut self, offset: crate::contract::Offset) {
-        match self {
-            OffsetBuilder::Dense(b) => b.append_value(offset.to_i64().unwrap_or(i64::MAX)),
-            OffsetBuilder::Text(b) => b.append_value(offset.to_string()),
-        }
-    }
-
-    pub(super) fn finish(&mut self) -> ArrayRef {
-        match self {
-            OffsetBuilder::Dense(b) => Arc::new(b.finish()),
-            OffsetBuilder::Text(b) => Arc::new(b.finish()),
-        }
-    }
-}
-
-/// Gathers events into batches for the two spools; one a thread.
-pub struct Gatherer<'p> {
-    projection: &'p Projection,
-    events: &'p Spool,
-    subjects: &'p Spool,
-    ts: Int64Builder,
-    lane: Int32Builder,
-    offset: OffsetBuilder,
-    event_id: StringBuilder,
-    hash: FixedSizeBinaryBuilder,
-    key: StringBuilder,
-    drop: Int32Builder,
-    mask: Int64Builder,
-    fields: Vec<ColumnBuilder>,
-    key_shard: Vec<u32>,
-    subject_shard: Vec<u32>,
-    s_event_id: StringBuilder,
-    s_hash: FixedSizeBinaryBuilder,
-    s_lane: Int32Builder,
-    s_offset: OffsetBuilder,
-    s_ts: Int64Builder,
-    s_key_shard: Int32Builder,
-    s_drop: Int32Builder,
-    /// The first value that did not fit.
-    pub fault: Option<ValueFault>,
-    /// How many did not fit.
-    pub faults: u64,
-}
-
-impl<'p> Gatherer<'p> {
-    /// An empty gatherer.
-    pub fn new(projection: &'p Projection, events: &'p Spool, subjects: &'p Spool) -> Self {
-        Gatherer {
-            projection,
-            events,
-            subjects,
-            ts: Int64Builder::new(),
-            lane: Int32Builder::new(),
-            offset: OffsetBuilder::new(projection.sparse),
-            event_id: StringBuilder::new(),
-            hash: FixedSizeBinaryBuilder::new(32),
-            key: StringBuilder::new(),
-            drop: Int32Builder::new(),
-            mask: Int64Builder::new(),
-            fields: projection.fields.iter().map(|f| ColumnBuilder::new(f.field_type)).collect(),
-            key_shard: Vec::new(),
-            subject_shard: Vec::new(),
-            s_event_id: StringBuilder::new(),
-            s_hash: FixedSizeBinaryBuilder::new(32),
-            s_lane: Int32Builder::new(),
-            s_offset: OffsetBuilder::new(projection.sparse),
-            s_ts: Int64Builder::new(),
-            s_key_shard: Int32Builder::new(),
-            s_drop: Int32Builder::new(),
-            fault: None,
-            faults: 0,
-        }
-    }
-
-    /// Whether the scenario selection includes an event.
-    pub fn selects(&self, event: &EventRecord<'_>) -> bool {
-        self.projection.selects(event)
-    }
-
-    /// Takes what the build needs of a selected event.
-    ///
-    /// # Errors
-    /// Spill space that fails.
-    pub fn push(&mut self, lane: i32, event: &EventRecord<'_>) -> Result<(), crate::engine::EngineError> {
-        let projection = self.projection;
-        let key = projection.key(event.payload);
-        let drop = if key.is_none() { NO_KEY } else { projection.drop_code(event.payload) };
-        let key_shard = key.as_ref().map_or(0, |k| shard_of(k.as_bytes(), self.events.shards()));
-        if let Some(key) = &key {
-            self.push_event(lane, event, key, drop);
-            self.key_shard.push(key_shard);
-        }
-        self.s_event_id.append_value(&event.event_id);
-        self.s_hash.append_value(event.payload_hash)?;
-        self.s_lane.append_value(lane);
-        self.s_offset.append(event.offset);
-        self.s_ts.append_value(event.ts.0);
-        self.s_key_shard.append_value(key_shard as i32);
-        self.s_drop.append_value(drop);
-        self.subject_shard.push(shard_of(event.event_id.as_bytes(), self.subjects.shards()));
-        if self.subject_shard.len() >= GATHER { self.flush() } else { Ok(()) }
-    }
-
-    fn push_event(&mut self, lane: i32, event: &EventRecord<'_>, key: &str, drop: i32) {
-        self.ts.append_value(event.ts.0);
-        self.lane.append_value(lane);
-        self.offset.append(event.offset);
-        self.event_id.append_value(&event.event_id);
-        // The builder is 32 wide and so is the hash.
-        let _ = self.hash.append_value(event.payload_hash);
-        self.key.append_value(key);
-        self.drop.append_value(drop);
-        self.mask.append_value(self.projection.mask(event.payload));
-        for (builder, spec) in self.fields.iter_mut().zip(&self.projection.fields) {
-            let item = event.payload.get(&spec.name);
-            if !builder.append(item) {
-                self.faults += 1;
-                let found = item.map(|i| crate::text::clip(&i.raw(), 40).into_owned()).unwrap_or_default();
-                let fault =
-                    ValueFault { lane, offset: event.offset, field: spec.name.clone(), declared: spec.field_type.to_string(), found };
-                if self.fault.as_ref().is_none_or(|earlier| fault < *earlier) {
-                    self.fault = Some(fault);
-                }
-            }
-        }
-    }
-
-    /// Hands everything gathered to the spools.
-    ///
-    /// # Errors
-    /// Spill space that fails.
-    pub fn flush(&mut self) -> Result<(), crate::engine::EngineError> {
-        let mut columns: Vec<ArrayRef> = vec![
-            Arc::new(self.ts.finish()),
-            Arc::new(self.lane.finish()),
-            self.offset.finish(),
-            Arc::new(self.event_id.finish()),
-            Arc::new(self.hash.finish()),
-            Arc::new(self.key.finish()),
-            Arc::new(self.drop.finish()),
-            Arc::new(self.mask.finish()),
-        ];
-        for field in &mut self.fields {
-            columns.push(field.finish()?);
-        }
-        let batch = RecordBatch::try_new(self.projection.event_schema(), columns)?;
-        self.events.push(&batch, &self.key_shard)?;
-        let subjects: Vec<ArrayRef> = vec![
-            Arc::new(self.s_event_id.finish()),
-            Arc::new(self.s_hash.finish()),
-            Arc::new(self.s_lane.finish()),
-            self.s_offset.finish(),
-            Arc::new(self.s_ts.finish()),
-            Arc::new(self.s_key_shard.finish()),
-            Arc::new(self.s_drop.finish()),
-        ];
-        self.subjects.push(&RecordBatch::try_new(self.projection.subject_schema(), subjects)?, &self.subject_shard)?;
-        self.key_shard.clear();
-        self.subject_shard.clear();
-        Ok(())
-    }
 }

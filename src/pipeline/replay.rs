@@ -25,12 +25,14 @@ use crate::engine::EngineError;
 use crate::engine::scratch::{Budget, Scratch};
 use crate::engine::sorter::Sorter;
 use crate::engine::spool::Spool;
-use crate::source::{Chunk, Decoder, Delivery, EventLog, Fault, Needs, ReadScope, Source};
+use crate::source::{Chunk, Columns, Decoder, Delivery, EventLog, Fault, Handed, Needs, ReadScope, Source};
 use crate::store::Ref;
 
 const PHASE: Phase = Phase::Replay;
 /// Faults that are kept for evidence, lowest offsets first; the total is kept besides.
 const KEPT_FAULTS: usize = 1_000;
+/// Records between two reports of progress.
+const REPORT: u64 = 1_024;
 /// Proof records that a thread gathers before it hands them over.
 const GATHER: usize = 16_384;
 
@@ -183,6 +185,11 @@ struct Totals {
 
 struct Worker<'r> {
     decoder: Decoder,
+    rows: Delivered<'r>,
+}
+
+/// What one thread makes of what is delivered to it.
+struct Delivered<'r> {
     gatherer: Gatherer<'r>,
     taker: Option<Taker<'r>>,
     records: Vec<[u8; RECORD]>,
@@ -314,10 +321,12 @@ fn deliver(
         items.len(),
         || Worker {
             decoder: Decoder::new(),
-            gatherer: Gatherer::new(projection, events, subjects),
-            taker: tap.map(Tap::open),
-            records: Vec::new(),
-            faults: Faults::default(),
+            rows: Delivered {
+                gatherer: Gatherer::new(projection, events, subjects),
+                taker: tap.map(Tap::open),
+                records: Vec::new(),
+                faults: Faults::default(),
+            },
         },
         |worker, index| {
             let Some(item) = items.get(index) else { return Ok(()) };
@@ -326,13 +335,14 @@ fn deliver(
             let scope = ReadScope { platform_run_id: run, lane: &input.lane, ranges: &input.ranges, verify, needs };
             worker.read(env, log.as_ref(), item, input, scope)
         },
-        |mut worker| {
-            worker.gatherer.flush().map_err(engine)?;
-            worker.taker.as_mut().map_or(Ok(()), Taker::flush).map_err(engine)?;
+        |Worker { mut rows, .. }| {
+            rows.gatherer.flush().map_err(engine)?;
+            rows.taker.as_mut().map_or(Ok(()), Taker::flush).map_err(engine)?;
             let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
-            totals.faults.merge(worker.faults);
-            totals.value_faults += worker.gatherer.faults;
-            totals.value_fault = match (totals.value_fault.take(), worker.gatherer.fault) {
+            totals.faults.merge(rows.faults);
+            let (first, count) = rows.gatherer.faults();
+            totals.value_faults += count;
+            totals.value_fault = match (totals.value_fault.take(), first) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
@@ -345,37 +355,24 @@ fn deliver(
 
 impl Worker<'_> {
     fn read(&mut self, env: &Env, log: &dyn EventLog, item: &Item, input: &LaneInput, scope: ReadScope<'_>) -> Result<(), Refusal> {
-        let source = log.source();
-        let lane = i32::try_from(item.lane).unwrap_or(i32::MAX);
-        let Worker { decoder, gatherer, taker, records, faults } = self;
+        let from = Piece { lane: item.lane, topic: &input.lane, source: log.source(), scope };
         let mut failed: Option<EngineError> = None;
         let mut count = 0u64;
-        let result = log.read(&item.chunk, scope, decoder, &mut |delivery| {
-            let step = match delivery {
-                Delivery::Event(event) => {
-                    let selected = gatherer.selects(&event);
-                    let kind = if selected { lane::Kind::Event } else { lane::Kind::Unselected };
-                    records.push(proof_record(event.offset, source, kind, &event.payload_hash));
-                    let tapped = taker.as_mut().map_or(Ok(()), |taker| taker.push(lane, &input.lane, &event));
-                    tapped.and_then(|()| if selected { gatherer.push(lane, &event) } else { Ok(()) })
-                }
-                Delivery::Foreign(offset) => {
-                    records.push(proof_record(offset, source, lane::Kind::Foreign, &[0; 32]));
-                    Ok(())
-                }
-                Delivery::Fault(fault) => {
-                    place_fault(faults, records, Found { lane: item.lane, source, fault }, scope);
-                    Ok(())
-                }
+        let result = log.read_wide(&item.chunk, scope, &mut self.decoder, &mut |handed| {
+            let (step, rows) = match handed {
+                Handed::Record(delivery) => (self.rows.record(&from, delivery), 1),
+                Handed::Columns(columns) => (self.rows.columns(&from, columns), columns.len() as u64),
             };
-            count += 1;
-            if count.is_multiple_of(1_024) {
-                input.progress.delivered.fetch_add(1_024, Ordering::Relaxed);
-                env.progress.advance(1_024);
+            count += rows;
+            if count >= REPORT {
+                input.progress.delivered.fetch_add(count, Ordering::Relaxed);
+                env.progress.advance(count);
+                count = 0;
                 if env.cancel.is_cancelled() {
                     return ControlFlow::Break(());
                 }
             }
+            let records = &mut self.rows.records;
             let full = if records.len() >= GATHER { input.sorter.push(std::mem::take(records)) } else { Ok(()) };
             match step.and(full) {
                 Ok(()) => ControlFlow::Continue(()),
@@ -385,13 +382,63 @@ impl Worker<'_> {
                 }
             }
         });
-        input.progress.delivered.fetch_add(count % 1_024, Ordering::Relaxed);
-        env.progress.advance(count % 1_024);
+        input.progress.delivered.fetch_add(count, Ordering::Relaxed);
+        env.progress.advance(count);
         result.map_err(|e| Refusal::of_source(PHASE, &e))?;
         if let Some(error) = failed {
             return Err(engine(error));
         }
-        input.sorter.push(std::mem::take(records)).map_err(engine)
+        input.sorter.push(std::mem::take(&mut self.rows.records)).map_err(engine)
+    }
+}
+
+/// Where a piece lies, and what is asked of it.
+struct Piece<'f> {
+    lane: usize,
+    topic: &'f Lane,
+    source: Source,
+    scope: ReadScope<'f>,
+}
+
+impl Piece<'_> {
+    fn number(&self) -> i32 {
+        i32::try_from(self.lane).unwrap_or(i32::MAX)
+    }
+}
+
+impl Delivered<'_> {
+    fn record(&mut self, from: &Piece<'_>, delivery: Delivery<'_>) -> Result<(), EngineError> {
+        match delivery {
+            Delivery::Event(event) => {
+                let selected = self.gatherer.selects(&event);
+                self.records.push(proof_record(event.offset, from.source, lane::Kind::of_event(selected), &event.payload_hash));
+                self.taker.as_mut().map_or(Ok(()), |taker| taker.push(from.number(), from.topic, &event))?;
+                if selected { self.gatherer.push(from.number(), &event) } else { Ok(()) }
+            }
+            Delivery::Foreign(offset) => {
+                self.records.push(proof_record(offset, from.source, lane::Kind::Foreign, &[0; 32]));
+                Ok(())
+            }
+            Delivery::Fault(fault) => {
+                place_fault(&mut self.faults, &mut self.records, Found { lane: from.lane, source: from.source, fault }, from.scope);
+                Ok(())
+            }
+        }
+    }
+
+    fn columns(&mut self, from: &Piece<'_>, columns: &Columns) -> Result<(), EngineError> {
+        let selected = self.gatherer.selection(columns);
+        for (row, (hash, selected)) in columns.hashes().iter().zip(selected.values()).enumerate() {
+            let hash = hash.and_then(|hash| hash.first_chunk()).unwrap_or(&[0; 32]);
+            self.records.push(proof_record(columns.offset(row), from.source, lane::Kind::of_event(selected), hash));
+        }
+        if selected.true_count() == selected.len() {
+            return self.gatherer.take(from.number(), columns);
+        }
+        for row in selected.values().set_indices() {
+            columns.event(row).map_or(Ok(()), |event| self.gatherer.push(from.number(), &event))?;
+        }
+        Ok(())
     }
 }
 

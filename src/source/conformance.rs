@@ -20,7 +20,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::labels::{self, LabelError, LabelQuery, LabelTimeline, Part, Stamp};
-use super::{Archive, Bounds, Chunk, Decoder, Delivery, EventLog, FileBus, Needs, ReadScope, Sealed, Sink, Source, SourceError};
+use super::{
+    Archive, Bounds, Chunk, Decoder, Delivery, EventLog, FileBus, Handed, Needs, ReadScope, Sealed, Sink, Source, SourceError, WideSink,
+};
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::contract::{Offset, OffsetKind, ReasonCode};
 use crate::digest::{hex, sha256_hex};
@@ -232,6 +234,11 @@ impl EventLog for Together {
         let log: &dyn EventLog = if chunk.place().contains("/ofs/sealed/") { &self.sealed } else { &self.archive };
         log.read(chunk, scope, decoder, sink)
     }
+
+    fn read_wide(&self, chunk: &Chunk, scope: ReadScope<'_>, decoder: &mut Decoder, sink: &mut WideSink<'_>) -> Result<(), SourceError> {
+        let log: &dyn EventLog = if chunk.place().contains("/ofs/sealed/") { &self.sealed } else { &self.archive };
+        log.read_wide(chunk, scope, decoder, sink)
+    }
 }
 
 /// A mixed archive after sealing. A lane with a record that cannot be used stays raw.
@@ -306,6 +313,20 @@ fn read_chunk(log: &dyn EventLog, chunk: &Chunk, scope: ReadScope<'_>, decoder: 
         ControlFlow::Continue(())
     })
     .unwrap();
+    // Through the other door comes the same, in the same order, though not an envelope that nobody asked for.
+    let mut wide = Vec::new();
+    log.read_wide(chunk, scope, decoder, &mut |handed| {
+        match handed {
+            Handed::Record(delivery) => wide.push(seen(&delivery)),
+            Handed::Columns(columns) => {
+                assert!(scope.needs != Needs::Envelope && !columns.is_empty());
+                wide.extend((0..columns.len()).map(|row| seen(&Delivery::Event(columns.event(row).unwrap()))));
+            }
+        }
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!(wide, out, "the two doors deliver the same");
     out
 }
 

@@ -3,6 +3,7 @@
 
 mod archive;
 mod bus;
+mod columns;
 #[cfg(test)]
 mod conformance;
 pub mod labels;
@@ -16,6 +17,7 @@ use std::ops::ControlFlow;
 
 pub use archive::{Archive, Holds};
 pub use bus::FileBus;
+pub use columns::{Columns, Handed, Offsets};
 pub use payload::{Field, FieldColumn, FieldValues, Payload, equals};
 pub use record::{Decoder, EventRecord};
 pub use sealed::Sealed;
@@ -173,6 +175,9 @@ impl ReadScope<'_> {
 /// Takes deliveries; `Break` ends the read early.
 pub type Sink<'s> = dyn FnMut(Delivery<'_>) -> ControlFlow<()> + 's;
 
+/// Takes records or whole columns of them; `Break` ends the read early.
+pub type WideSink<'s> = dyn FnMut(Handed<'_>) -> ControlFlow<()> + 's;
+
 /// A log of events: the file bus, the raw archive.
 pub trait EventLog: Send + Sync + fmt::Debug {
     /// Which side this is.
@@ -195,4 +200,12 @@ pub trait EventLog: Send + Sync + fmt::Debug {
     /// # Errors
     /// The environment's. A bad record is a [`Delivery::Fault`] instead.
     fn read(&self, chunk: &Chunk, scope: ReadScope<'_>, decoder: &mut Decoder, sink: &mut Sink<'_>) -> Result<(), SourceError>;
+
+    /// Delivers the same in the same order, but as columns where the log keeps them and no envelope is asked for.
+    ///
+    /// # Errors
+    /// As [`EventLog::read`].
+    fn read_wide(&self, chunk: &Chunk, scope: ReadScope<'_>, decoder: &mut Decoder, sink: &mut WideSink<'_>) -> Result<(), SourceError> {
+        self.read(chunk, scope, decoder, &mut |delivery| sink(Handed::Record(delivery)))
+    }
 }

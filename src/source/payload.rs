@@ -64,7 +64,12 @@ pub enum Field<'a> {
 impl<'a> Payload<'a> {
     /// The payload field of an envelope.
     pub fn of(envelope: Item<'a>) -> Self {
-        envelope.get("payload").filter(|p| p.kind() == Kind::Object).map_or(Payload::None, Payload::Json)
+        Payload::in_field(envelope.get("payload"))
+    }
+
+    /// The same, where the field was looked up before.
+    pub(super) fn in_field(field: Option<Item<'a>>) -> Self {
+        field.filter(|p| p.kind() == Kind::Object).map_or(Payload::None, Payload::Json)
     }
 
     /// A field, where it is there. Of a segment's row a field that is null counts as not there, and nothing
@@ -87,7 +92,8 @@ impl<'a> Payload<'a> {
 }
 
 impl FieldValues {
-    fn get(&self, row: usize) -> Option<Field<'_>> {
+    /// The value in a row; nothing for a null.
+    pub fn get(&self, row: usize) -> Option<Field<'_>> {
         match self {
             FieldValues::Bool(a) => a.is_valid(row).then(|| Field::Bool(a.value(row))),
             FieldValues::Int(a) => a.is_valid(row).then(|| Field::Int(a.value(row))),
@@ -150,6 +156,9 @@ impl<'a> Field<'a> {
 
     /// A number as the nearest float64, where that is finite.
     pub fn float64(self) -> Option<f64> {
+        if let Field::Int(value) = self {
+            return Some(value as f64);
+        }
         self.number().and_then(|token| token.parse::<f64>().ok()).filter(|value| value.is_finite())
     }
 

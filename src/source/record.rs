@@ -79,14 +79,15 @@ impl Decoder {
             let offset = named.or_else(|| sole_offset(doc));
             return if offset.is_some_and(|o| !scope.wants(o)) { None } else { fault(offset, bad) };
         }
-        let offset = match origin(doc, scope, named) {
+        let record = Archived::of(doc.root());
+        let offset = match origin(record.origin, scope, named) {
             Ok(offset) => offset,
             Err((offset, bad)) => return fault(offset.or(named), bad),
         };
         if !scope.wants(offset) {
             return None;
         }
-        match archived(doc, offset, scope, &mut self.scratch) {
+        match archived(&record, offset, scope, &mut self.scratch) {
             Ok(event) => Some(Delivery::Event(event)),
             Err(bad) => fault(Some(offset), bad),
         }
@@ -114,13 +115,65 @@ fn no_duplicates(doc: Doc<'_>) -> Result<(), Bad> {
     }
 }
 
-/// A field that is there and not null.
-fn stated<'a>(item: Item<'a>, key: &str) -> Option<Item<'a>> {
-    item.get(key).filter(|field| !field.is_null())
+/// A field where it is there and not null.
+fn stated(field: Option<Item<'_>>) -> Option<Item<'_>> {
+    field.filter(|field| !field.is_null())
 }
 
-fn text<'a>(item: Item<'a>, key: &str) -> Option<Cow<'a, str>> {
-    item.get(key).and_then(Item::str)
+fn text(field: Option<Item<'_>>) -> Option<Cow<'_, str>> {
+    field.and_then(Item::str)
+}
+
+/// What a build looks at of a record of the archive.
+struct Archived<'a> {
+    envelope: Option<Item<'a>>,
+    origin: Option<Item<'a>>,
+    payload_hash: Option<Item<'a>>,
+    copies: Told<'a>,
+}
+
+impl<'a> Archived<'a> {
+    fn of(root: Item<'a>) -> Self {
+        let [envelope, event_id, event_type, origin, payload_hash, run, scenario_run, ts] = root.pick([
+            "envelope",
+            "event_id",
+            "event_type",
+            "origin_offset",
+            "payload_hash",
+            "platform_run_id",
+            "scenario_run_id",
+            "ts_utc",
+        ]);
+        Archived { envelope, origin, payload_hash, copies: Told { event_id, event_type, run, scenario_run, ts } }
+    }
+}
+
+/// What an envelope says, and a record of the archive beside it.
+#[derive(Clone, Copy)]
+struct Told<'a> {
+    event_id: Option<Item<'a>>,
+    event_type: Option<Item<'a>>,
+    run: Option<Item<'a>>,
+    scenario_run: Option<Item<'a>>,
+    ts: Option<Item<'a>>,
+}
+
+/// An envelope and its fields.
+#[derive(Clone, Copy)]
+struct Envelope<'a> {
+    item: Item<'a>,
+    told: Told<'a>,
+    payload: Option<Item<'a>>,
+}
+
+impl<'a> Envelope<'a> {
+    /// Nothing comes back for anything but an object.
+    fn of(field: Option<Item<'a>>) -> Option<Self> {
+        let item = field.filter(|e| e.kind() == Kind::Object)?;
+        let [event_id, event_type, payload, run, scenario_run, ts] =
+            item.pick(["event_id", "event_type", "payload", "platform_run_id", "scenario_run_id", "ts_utc"]);
+        Some(Envelope { item, told: Told { event_id, event_type, run, scenario_run, ts }, payload })
+    }
 }
 
 /// The offset of a record whose keys repeat, where that one is not in doubt.
@@ -136,14 +189,15 @@ fn offset_of(item: Item<'_>) -> Option<Offset> {
 }
 
 /// The record's own statement of where it came from, held against where it lies.
-fn origin(doc: Doc<'_>, scope: ReadScope<'_>, named: Option<Offset>) -> Result<Offset, (Option<Offset>, Bad)> {
+fn origin(origin: Option<Item<'_>>, scope: ReadScope<'_>, named: Option<Offset>) -> Result<Offset, (Option<Offset>, Bad)> {
     let lost = |message: String| (None, Bad(ReasonCode::ReplayEventInvalid, message));
-    let origin = doc.root().get("origin_offset").ok_or_else(|| lost("origin_offset is missing".into()))?;
-    let offset = origin.get("offset").and_then(offset_of).ok_or_else(|| lost("origin_offset.offset is not decimal digits".into()))?;
+    let origin = origin.ok_or_else(|| lost("origin_offset is missing".into()))?;
+    let [offset, kind, partition, topic] = origin.pick(["offset", "offset_kind", "partition", "topic"]);
+    let offset = offset.and_then(offset_of).ok_or_else(|| lost("origin_offset.offset is not decimal digits".into()))?;
     let here = (scope.lane.topic.as_str(), i64::from(scope.lane.partition), Some(scope.lane.kind));
-    let topic = text(origin, "topic").unwrap_or_default();
-    let partition = origin.get("partition").and_then(Item::number).and_then(|t| t.parse::<i64>().ok()).unwrap_or(-1);
-    let kind = text(origin, "offset_kind").and_then(|k| OffsetKind::parse(&k));
+    let topic = text(topic).unwrap_or_default();
+    let partition = partition.and_then(Item::number).and_then(|t| t.parse::<i64>().ok()).unwrap_or(-1);
+    let kind = text(kind).and_then(|k| OffsetKind::parse(&k));
     if (topic.as_ref(), partition, kind) != here {
         let says = format!("the record says it comes from {topic}/{partition}, but lies in {}", scope.lane);
         return Err((Some(offset), Bad(ReasonCode::ReplayEventInvalid, says)));
@@ -154,31 +208,35 @@ fn origin(doc: Doc<'_>, scope: ReadScope<'_>, named: Option<Offset>) -> Result<O
     Ok(offset)
 }
 
-fn archived<'a>(doc: Doc<'a>, offset: Offset, scope: ReadScope<'_>, scratch: &mut Vec<u8>) -> Result<EventRecord<'a>, Bad> {
-    let root = doc.root();
-    let Some(envelope) = root.get("envelope").filter(|e| e.kind() == Kind::Object) else {
-        return invalid("envelope is missing or not an object");
-    };
+fn archived<'a>(record: &Archived<'a>, offset: Offset, scope: ReadScope<'_>, scratch: &mut Vec<u8>) -> Result<EventRecord<'a>, Bad> {
+    let Some(envelope) = Envelope::of(record.envelope) else { return invalid("envelope is missing or not an object") };
+    let (told, copies) = (envelope.told, record.copies);
     // An envelope need not name its run; the record does so in its place, but never against it.
-    let run = stated(envelope, "platform_run_id").or_else(|| stated(root, "platform_run_id")).and_then(Item::str);
+    let run = stated(told.run).or_else(|| stated(copies.run)).and_then(Item::str);
     match run.as_deref() {
         Some(run) if run == scope.platform_run_id => {}
         Some(run) => return bad(ReasonCode::RunScopeInvalid, format!("a record of {run} in the archive of {}", scope.platform_run_id)),
         None => return invalid("platform_run_id is missing"),
     }
-    let Some(declared) = text(root, "payload_hash") else { return invalid("payload_hash is missing") };
-    let payload_hash = verified(envelope, Some(&declared), scope.verify, scratch)?;
+    let Some(declared) = text(record.payload_hash) else { return invalid("payload_hash is missing") };
+    let payload_hash = verified(envelope.item, Some(&declared), scope.verify, scratch)?;
     let event = event_of(envelope, offset, payload_hash, Some(declared))?;
     // The copies beside the envelope are not covered by its hash, so they must say the same.
-    for key in ["event_id", "platform_run_id", "scenario_run_id", "event_type"] {
-        if let (Some(copy), Some(original)) = (stated(root, key), text(envelope, key))
+    for (key, copy, original) in [
+        ("event_id", copies.event_id, told.event_id),
+        ("platform_run_id", copies.run, told.run),
+        ("scenario_run_id", copies.scenario_run, told.scenario_run),
+        ("event_type", copies.event_type, told.event_type),
+    ] {
+        if let (Some(copy), Some(original)) = (stated(copy), text(original))
             && copy.str() != Some(original)
         {
             return invalid(format!("{key} of the record differs from its envelope's"));
         }
     }
-    if let Some(copy) = stated(root, "ts_utc")
-        && copy.str().and_then(|t| Instant::parse(&t).ok()) != Some(event.ts)
+    if let Some(copy) = stated(copies.ts).map(Item::str)
+        && copy != text(told.ts)
+        && copy.and_then(|t| Instant::parse(&t).ok()) != Some(event.ts)
     {
         return invalid("ts_utc of the record differs from its envelope's");
     }
@@ -187,23 +245,21 @@ fn archived<'a>(doc: Doc<'a>, offset: Offset, scope: ReadScope<'_>, scratch: &mu
 
 fn published<'a>(doc: Doc<'a>, offset: Offset, scope: ReadScope<'_>, scratch: &mut Vec<u8>) -> Result<Option<EventRecord<'a>>, Bad> {
     no_duplicates(doc)?;
-    let root = doc.root();
-    let Some(envelope) = root.get("payload").filter(|e| e.kind() == Kind::Object) else {
-        return invalid("payload is missing or not an object");
-    };
-    match text(envelope, "platform_run_id").as_deref() {
+    let [payload, payload_hash] = doc.root().pick(["payload", "payload_hash"]);
+    let Some(envelope) = Envelope::of(payload) else { return invalid("payload is missing or not an object") };
+    match text(envelope.told.run).as_deref() {
         Some(run) if run == scope.platform_run_id => {}
         Some(_) => return Ok(None),
         None => return invalid("platform_run_id is missing"),
     }
-    let declared = match stated(root, "payload_hash") {
+    let declared = match stated(payload_hash) {
         None => None,
         Some(item) => match item.str() {
             Some(declared) => Some(declared),
             None => return bad(ReasonCode::PayloadHashMismatch, "the declared hash is not text"),
         },
     };
-    let payload_hash = verified(envelope, declared.as_deref(), scope.verify, scratch)?;
+    let payload_hash = verified(envelope.item, declared.as_deref(), scope.verify, scratch)?;
     event_of(envelope, offset, payload_hash, declared).map(Some)
 }
 
@@ -242,17 +298,18 @@ fn verified(envelope: Item<'_>, declared: Option<&str>, verify: bool, scratch: &
 }
 
 fn event_of<'a>(
-    envelope: Item<'a>,
+    envelope: Envelope<'a>,
     offset: Offset,
     payload_hash: [u8; 32],
     declared: Option<Cow<'a, str>>,
 ) -> Result<EventRecord<'a>, Bad> {
-    let event_id = match text(envelope, "event_id") {
+    let told = envelope.told;
+    let event_id = match text(told.event_id) {
         Some(id) if !id.is_empty() && id.len() <= MAX_EVENT_ID => id,
         Some(_) => return invalid(format!("event_id is empty or longer than {MAX_EVENT_ID} bytes")),
         None => return invalid("event_id is missing"),
     };
-    let Some(stamp) = text(envelope, "ts_utc") else { return invalid("ts_utc is missing") };
+    let Some(stamp) = text(told.ts) else { return invalid("ts_utc is missing") };
     let ts = match Instant::parse(&stamp) {
         Ok(ts) => ts,
         Err(e) => return invalid(format!("ts_utc: {e}")),
@@ -262,9 +319,9 @@ fn event_of<'a>(
         event_id,
         ts,
         payload_hash,
-        scenario_run_id: text(envelope, "scenario_run_id"),
+        scenario_run_id: text(told.scenario_run),
         declared,
-        payload: Payload::of(envelope),
-        envelope: Some(envelope),
+        payload: Payload::in_field(envelope.payload),
+        envelope: Some(envelope.item),
     })
 }

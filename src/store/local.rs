@@ -4,6 +4,7 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use bytes::BytesMut;
 use futures_executor::block_on;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
@@ -183,7 +184,7 @@ impl Store for LocalStore {
     fn stage(&self, at: &Ref) -> Result<Box<dyn StagedFile>, StoreError> {
         let location = if at.replaceable() { self.writable(at)? } else { self.staging(at)? };
         let upload = block_on(self.files.put_multipart(&location)).map_err(|e| of_object(at, e))?;
-        Ok(Box::new(LocalStaged { at: at.clone(), upload, buffer: Vec::with_capacity(PART) }))
+        Ok(Box::new(LocalStaged { at: at.clone(), upload, buffer: BytesMut::with_capacity(PART) }))
     }
 
     fn promote(&self, staged: &Ref, to: &Ref) -> Result<Created, StoreError> {
@@ -216,7 +217,8 @@ pub(crate) fn temporary(name: &str) -> bool {
 struct LocalStaged {
     at: Ref,
     upload: Box<dyn MultipartUpload>,
-    buffer: Vec<u8>,
+    /// What waits for the next part; the same memory for all of them.
+    buffer: BytesMut,
 }
 
 impl LocalStaged {
@@ -224,18 +226,22 @@ impl LocalStaged {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let part = std::mem::replace(&mut self.buffer, Vec::with_capacity(PART));
-        block_on(self.upload.put_part(PutPayload::from(part)))
+        let part = self.buffer.split().freeze();
+        block_on(self.upload.put_part(PutPayload::from_bytes(part.clone())))?;
+        self.buffer = part.try_into_mut().unwrap_or_else(|_| BytesMut::with_capacity(PART));
+        self.buffer.clear();
+        Ok(())
     }
 }
 
 impl Write for LocalStaged {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(bytes);
+        let taken = bytes.get(..PART.saturating_sub(self.buffer.len())).unwrap_or(bytes);
+        self.buffer.extend_from_slice(taken);
         if self.buffer.len() >= PART {
             self.put().map_err(|e| io::Error::other(of_object(&self.at, e)))?;
         }
-        Ok(bytes.len())
+        Ok(taken.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

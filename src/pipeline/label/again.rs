@@ -17,7 +17,7 @@ impl Labelled {
     /// `STORE_IO`, `SCRATCH_IO`, `INTERRUPTED`.
     pub fn keep(&self, env: &Env) -> Result<Value, Refusal> {
         let mut keep = Keep::begin(self.pinned(), env, PHASE);
-        keep.file("decisions", |to| self.decisions.save(to, |batch| go_on(env).map(|()| batch)))?;
+        keep.rows("decisions", |share, to| self.decisions.save(share, to, |batch| go_on(env).map(|()| batch)))?;
         let drops: Vec<Value> = self.drops.iter().map(|(code, n)| json!([code, n])).collect();
         keep.seal(&self.proof, &json!({"rows": self.rows, "redelivered": self.redelivered, "drops": drops}))
     }
@@ -39,7 +39,7 @@ impl Labelled {
         let (pinned, work) = (replayed.pinned(), replayed.work());
         let schema = decision_schema(pinned.vocabulary().len());
         let decisions = Spool::new(schema, pinned.shards(), work.budget(Waiting::Decisions), work.scratch.clone());
-        kept.read("decisions", |from| decisions.load(from, |_, _| go_on(env)))?;
+        kept.rows("decisions", |from| decisions.load(from, |_, _| go_on(env)))?;
         let (rows, redelivered) = (kept.number("/rows")?, kept.number("/redelivered")?);
         let drop = |pair: &Value| Some((i32::try_from(pair.get(0)?.as_i64()?).ok()?, pair.get(1)?.as_u64()?));
         let drops = kept.about("/drops").and_then(Value::as_array).into_iter().flatten().filter_map(drop).collect();

@@ -35,8 +35,8 @@ impl Replayed {
     /// `STORE_IO`, `SCRATCH_IO`, `INTERRUPTED`.
     pub fn keep(&self, env: &Env) -> Result<Value, Refusal> {
         let mut keep = Keep::begin(&self.pinned, env, PHASE);
-        keep.file("events", |to| self.events.save(to, |batch| go_on(env).map(|()| batch)))?;
-        keep.file("keyless", |to| self.subjects.save(to, |batch| go_on(env).and_then(|()| keyless(&batch))))?;
+        keep.rows("events", |share, to| self.events.save(share, to, |batch| go_on(env).map(|()| batch)))?;
+        keep.rows("keyless", |share, to| self.subjects.save(share, to, |batch| go_on(env).and_then(|()| keyless(&batch))))?;
         let fault = self.value_fault.as_ref().map(|(fault, total)| {
             json!({"lane": fault.lane, "offset": fault.offset, "field": fault.field, "declared": fault.declared, "found": fault.found, "total": total})
         });
@@ -65,14 +65,14 @@ impl Replayed {
         let projection = Projection::new(pinned.intent(), pinned.group())?;
         let events = Spool::new(projection.event_schema(), pinned.shards(), work.budget(Waiting::Events), work.scratch.clone());
         let subjects = Spool::new(projection.subject_schema(), pinned.shards(), work.budget(Waiting::Subjects), work.scratch.clone());
-        kept.read("events", |from| {
-            events.load(from, |batch, shard| {
+        kept.rows("events", |from| {
+            events.load(from, |batch, shards| {
                 go_on(env)?;
-                if rows == Rows::All { add_subjects(&subjects, batch, shard) } else { Ok(()) }
+                if rows == Rows::All { add_subjects(&subjects, batch, shards) } else { Ok(()) }
             })
         })?;
         if rows == Rows::All {
-            kept.read("keyless", |from| subjects.load(from, |_, _| go_on(env)))?;
+            kept.rows("keyless", |from| subjects.load(from, |_, _| go_on(env)))?;
         }
         Ok(Replayed {
             lanes: pinned.intent().lanes().into_iter().map(|(lane, _)| lane).collect(),
@@ -104,12 +104,12 @@ fn keyless(subjects: &RecordBatch) -> Result<RecordBatch, EngineError> {
     Ok(filter_record_batch(subjects, &wanted)?)
 }
 
-/// The subjects of events of one key shard, as the replay hands them on (see `projection::subject`).
-fn add_subjects(subjects: &Spool, events: &RecordBatch, key_shard: u32) -> Result<(), EngineError> {
+/// The subjects of events with the shards of their keys, as the replay hands them on (see `projection::subject`).
+fn add_subjects(subjects: &Spool, events: &RecordBatch, key_shards: &[u32]) -> Result<(), EngineError> {
     let ids = column(events, event::EVENT_ID)?.as_string_opt::<i32>().ok_or_else(missing)?;
     let shards = shards_of(ids, subjects.shards());
-    let mut columns: Vec<(usize, ArrayRef)> =
-        vec![(subject::KEY_SHARD, Arc::new(Int32Array::from(vec![i32::try_from(key_shard).unwrap_or(i32::MAX); ids.len()])))];
+    let key_shards = Int32Array::from_iter_values(key_shards.iter().map(|shard| i32::try_from(*shard).unwrap_or(i32::MAX)));
+    let mut columns: Vec<(usize, ArrayRef)> = vec![(subject::KEY_SHARD, Arc::new(key_shards))];
     for (to, from) in [
         (subject::EVENT_ID, event::EVENT_ID),
         (subject::HASH, event::HASH),

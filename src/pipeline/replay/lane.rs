@@ -29,6 +29,13 @@ pub(super) enum Kind {
     Unselected = 3,
 }
 
+impl Kind {
+    /// An event, by whether the scenario selection includes it.
+    pub(super) fn of_event(selected: bool) -> Self {
+        if selected { Kind::Event } else { Kind::Unselected }
+    }
+}
+
 /// One record as sorted bytes.
 pub(super) fn proof_record(offset: Offset, source: Source, kind: Kind, hash: &[u8; 32]) -> [u8; RECORD] {
     let mut record = [0u8; RECORD];
@@ -37,10 +44,9 @@ pub(super) fn proof_record(offset: Offset, source: Source, kind: Kind, hash: &[u
         Source::Sealed => 1,
         Source::Bus => 2,
     };
-    let bytes = offset.to_bytes().into_iter().chain([side, kind as u8]).chain(*hash);
-    for (slot, byte) in record.iter_mut().zip(bytes) {
-        *slot = byte;
-    }
+    record[..24].copy_from_slice(&offset.to_bytes());
+    record[24..26].copy_from_slice(&[side, kind as u8]);
+    record[26..].copy_from_slice(hash);
     record
 }
 

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::io::Read;
 use std::ops::ControlFlow;
 
-use arrow::array::{Array, AsArray, FixedSizeBinaryArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, StringArray};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
@@ -15,13 +16,13 @@ use super::columns::{DECLARED, ENVELOPE, EVENT_ID, FIELD, HASH, OFFSET, SCENARIO
 use super::{Segment, invalid};
 use crate::contract::Offset;
 use crate::contract::intent::OffsetRange;
+use crate::source::columns::{Columns, Offsets};
 use crate::source::payload::{FieldColumn, Payload};
 use crate::source::{Decoder, Delivery, EventRecord, Needs, ReadScope, Sink, SourceError, of_store};
 use crate::store::Store;
-use crate::time::Instant;
 
 /// Rows that are decoded at a time.
-const BATCH: usize = 8_192;
+const BATCH: usize = 16_384;
 
 /// The bytes of a segment's file, which are those of its sidecar.
 pub(super) fn whole(store: &dyn Store, segment: &Segment) -> Result<Bytes, SourceError> {
@@ -37,75 +38,67 @@ pub(super) fn whole(store: &dyn Store, segment: &Segment) -> Result<Bytes, Sourc
     Ok(Bytes::from(bytes))
 }
 
-/// The columns of one batch.
-struct Batch {
-    offset: Offsets,
-    event_id: StringArray,
-    ts: arrow::array::TimestampMicrosecondArray,
-    hash: FixedSizeBinaryArray,
+/// One batch: its records, and where envelopes were asked for, what goes with them.
+pub(super) struct Batch {
+    columns: Columns,
     declared: Option<StringArray>,
-    scenario: StringArray,
     envelope: Option<StringArray>,
-    fields: Vec<FieldColumn>,
 }
 
-enum Offsets {
-    Dense(Int64Array),
-    Text(StringArray),
+fn text(batch: &RecordBatch, name: &str) -> Option<StringArray> {
+    batch.column_by_name(name)?.as_string_opt::<i32>().cloned()
 }
 
-impl Offsets {
-    fn get(&self, row: usize) -> Option<Offset> {
-        match self {
-            Offsets::Dense(a) => u64::try_from(a.value(row)).ok().map(Offset::from),
-            Offsets::Text(a) => Offset::parse(a.value(row)),
-        }
+fn offsets(batch: &RecordBatch) -> Option<Offsets> {
+    match batch.column_by_name(OFFSET)?.as_primitive_opt::<Int64Type>() {
+        Some(dense) => Some(Offsets::Dense(dense.clone())),
+        None => text(batch, OFFSET).map(Offsets::Text),
     }
 }
 
 impl Batch {
     fn of(batch: &RecordBatch, segment: &Segment) -> Option<Self> {
         let column = |name: &str| batch.column_by_name(name);
-        let text = |name: &str| column(name)?.as_string_opt::<i32>().cloned();
-        let offset = match column(OFFSET)?.as_primitive_opt::<Int64Type>() {
-            Some(dense) => Offsets::Dense(dense.clone()),
-            None => Offsets::Text(text(OFFSET)?),
-        };
         let mut fields = Vec::new();
         for spec in &segment.sidecar.schema {
             if let (Some(name), Some(array)) = (spec.name.strip_prefix(FIELD), column(&spec.name)) {
                 fields.push(FieldColumn { name: name.to_owned(), values: field_values(spec.column_type, array)? });
             }
         }
-        Some(Batch {
-            offset,
-            event_id: text(EVENT_ID)?,
-            ts: column(TS)?.as_primitive_opt::<TimestampMicrosecondType>()?.clone(),
-            hash: column(HASH)?.as_fixed_size_binary_opt()?.clone(),
-            declared: text(DECLARED),
-            scenario: text(SCENARIO)?,
-            envelope: text(ENVELOPE),
+        let columns = Columns::new(
+            offsets(batch)?,
+            text(batch, EVENT_ID)?,
+            column(TS)?.as_primitive_opt::<TimestampMicrosecondType>()?.reinterpret_cast(),
+            column(HASH)?.as_fixed_size_binary_opt().filter(|hashes| hashes.value_length() == 32)?.clone(),
+            text(batch, SCENARIO)?,
             fields,
-        })
+        );
+        Some(Batch { columns, declared: text(batch, DECLARED), envelope: text(batch, ENVELOPE) })
     }
 
     /// The record in a row; `decoder` reads its envelope where that is there.
-    fn record<'a>(&'a self, row: usize, offset: Offset, decoder: &'a mut Decoder) -> Result<EventRecord<'a>, String> {
-        let text = |array: &'a StringArray| array.is_valid(row).then(|| Cow::Borrowed(array.value(row)));
-        let envelope = match &self.envelope {
-            Some(envelopes) => Some(decoder.tape.parse(envelopes.value(row).as_bytes()).map_err(|e| e.to_string())?.root()),
-            None => None,
-        };
-        Ok(EventRecord {
-            offset,
-            event_id: Cow::Borrowed(self.event_id.value(row)),
-            ts: Instant(self.ts.value(row)),
-            payload_hash: self.hash.value(row).try_into().map_err(|_| "a hash that is not 32 bytes")?,
-            scenario_run_id: text(&self.scenario),
-            declared: self.declared.as_ref().and_then(text),
-            payload: envelope.map_or(Payload::Row(&self.fields, row), Payload::of),
-            envelope,
-        })
+    fn record<'a>(&'a self, row: usize, decoder: &'a mut Decoder) -> Result<EventRecord<'a>, String> {
+        let event = self.columns.event(row).ok_or("a hash that is not 32 bytes")?;
+        let Some(envelopes) = &self.envelope else { return Ok(event) };
+        let envelope = decoder.tape.parse(envelopes.value(row).as_bytes()).map_err(|e| e.to_string())?.root();
+        let declared = self.declared.as_ref().filter(|declared| declared.is_valid(row)).map(|declared| Cow::Borrowed(declared.value(row)));
+        Ok(EventRecord { declared, payload: Payload::of(envelope), envelope: Some(envelope), ..event })
+    }
+
+    /// Hands every record to `sink`.
+    pub(super) fn records(&self, segment: &Segment, decoder: &mut Decoder, sink: &mut Sink<'_>) -> Result<ControlFlow<()>, SourceError> {
+        for row in 0..self.columns.len() {
+            let event = self.record(row, decoder).map_err(|what| invalid(&segment.file, what))?;
+            if sink(Delivery::Event(event)).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The records as columns, where those are all that was asked for.
+    pub(super) fn columns(&self) -> Option<&Columns> {
+        self.envelope.is_none().then_some(&self.columns)
     }
 }
 
@@ -126,13 +119,12 @@ fn projection(segment: &Segment, needs: Needs<'_>) -> Vec<usize> {
     schema.iter().enumerate().filter(|(_, column)| wanted(&column.name)).map(|(at, _)| at).collect()
 }
 
-/// Delivers the wanted records of a segment whose bytes were checked.
+/// Hands the wanted records of a segment whose bytes were checked to `each`, batch by batch.
 pub(super) fn deliver(
     segment: &Segment,
     bytes: Bytes,
     scope: ReadScope<'_>,
-    decoder: &mut Decoder,
-    sink: &mut Sink<'_>,
+    each: &mut dyn FnMut(&Batch) -> Result<ControlFlow<()>, SourceError>,
 ) -> Result<ControlFlow<()>, SourceError> {
     let broken = |what: &str| invalid(&segment.file, what);
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| broken(&e.to_string()))?;
@@ -147,18 +139,24 @@ pub(super) fn deliver(
     let all_wanted = scope.ranges.iter().any(|r| r.start <= segment.sidecar.start_offset && segment.sidecar.end_offset <= r.end);
     let mut checked = Checked { segment: segment.sidecar.range(), last: None };
     for batch in reader {
-        let batch = batch.map_err(|e| broken(&e.to_string()))?;
-        let columns = Batch::of(&batch, segment).ok_or_else(|| broken("a column of another type than its sidecar says"))?;
-        for row in 0..batch.num_rows() {
-            let offset = columns.offset.get(row).filter(|o| checked.next(*o));
+        let mut batch = batch.map_err(|e| broken(&e.to_string()))?;
+        let offsets = offsets(&batch).ok_or_else(|| broken("a column of another type than its sidecar says"))?;
+        let mut wanted = BooleanBufferBuilder::new(offsets.len());
+        for row in 0..offsets.len() {
+            let offset = offsets.get(row).filter(|o| checked.next(*o));
             let offset = offset.ok_or_else(|| broken("offsets out of order or outside its range"))?;
-            if !all_wanted && !scope.wants(offset) {
+            wanted.append(all_wanted || scope.wants(offset));
+        }
+        if !all_wanted {
+            let wanted = BooleanArray::new(wanted.finish(), None);
+            batch = filter_record_batch(&batch, &wanted).map_err(|e| broken(&e.to_string()))?;
+            if batch.num_rows() == 0 {
                 continue;
             }
-            let event = columns.record(row, offset, decoder).map_err(|what| broken(&what))?;
-            if sink(Delivery::Event(event)).is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
+        }
+        let batch = Batch::of(&batch, segment).ok_or_else(|| broken("a column of another type than its sidecar says"))?;
+        if each(&batch)?.is_break() {
+            return Ok(ControlFlow::Break(()));
         }
     }
     Ok(ControlFlow::Continue(()))
