@@ -197,7 +197,8 @@ mod tests {
     fn rows() -> RecordBatch {
         let wide = [i64::MIN, i64::MAX, 0, -1, i64::MAX, i64::MIN, 7];
         let instants: TimestampMicrosecondArray = wide.iter().map(|n| (*n != 0).then_some(*n)).collect();
-        let texts = |n: usize| -> ArrayRef { Arc::new((0..7).map(|row| (row != n).then(|| "é".repeat(row * n))).collect::<StringArray>()) };
+        let texts =
+            |n: usize| -> ArrayRef { Arc::new((0..7).map(|row| (row != n).then(|| "é".repeat(row * n))).collect::<StringArray>()) };
         let decimal = |precision: u8| -> ArrayRef {
             let top = 10i128.pow(precision.into()) - 1;
             let values = Decimal128Array::from(vec![Some(-top), None, Some(top), Some(0), Some(-1), Some(top), Some(-top)]);
