@@ -71,49 +71,51 @@ fn column(array: &dyn Array) -> Result<Column<'_>, EngineError> {
     })
 }
 
-fn begin(tag: u8, valid: bool, out: &mut Vec<u8>) -> bool {
+/// Tag and null tag of a cell.
+fn begin(tag: u8, valid: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(&[tag, u8::from(valid)]);
-    valid
+}
+
+/// A whole cell of eight bytes in one piece: most columns are such.
+fn eight_bytes(tag: u8, value: Option<[u8; 8]>, out: &mut Vec<u8>) {
+    match value {
+        Some([a, b, c, d, e, f, g, h]) => out.extend_from_slice(&[tag, 1, a, b, c, d, e, f, g, h]),
+        None => begin(tag, false, out),
+    }
 }
 
 impl Column<'_> {
     fn encode(&self, row: usize, out: &mut Vec<u8>) {
         match self {
             Column::Utf8(a) => {
-                if begin(1, a.is_valid(row), out) {
+                if a.is_valid(row) {
                     let text = a.value(row).as_bytes();
-                    out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+                    let [p, q, r, s] = (text.len() as u32).to_le_bytes();
+                    out.extend_from_slice(&[1, 1, p, q, r, s]);
                     out.extend_from_slice(text);
+                } else {
+                    begin(1, false, out);
                 }
             }
-            Column::Int64(a) => {
-                if begin(2, a.is_valid(row), out) {
-                    out.extend_from_slice(&a.value(row).to_le_bytes());
-                }
-            }
+            Column::Int64(a) => eight_bytes(2, a.is_valid(row).then(|| a.value(row).to_le_bytes()), out),
             Column::Int32(a) => {
-                if begin(3, a.is_valid(row), out) {
+                begin(3, a.is_valid(row), out);
+                if a.is_valid(row) {
                     out.extend_from_slice(&a.value(row).to_le_bytes());
                 }
             }
-            Column::Timestamp(a) => {
-                if begin(4, a.is_valid(row), out) {
-                    out.extend_from_slice(&a.value(row).to_le_bytes());
-                }
-            }
-            Column::Float64(a) => {
-                if begin(5, a.is_valid(row), out) {
-                    // Adding zero turns -0.0 into 0.0 and leaves everything else alone.
-                    out.extend_from_slice(&(a.value(row) + 0.0).to_bits().to_le_bytes());
-                }
-            }
+            Column::Timestamp(a) => eight_bytes(4, a.is_valid(row).then(|| a.value(row).to_le_bytes()), out),
+            // Adding zero turns -0.0 into 0.0 and leaves everything else alone.
+            Column::Float64(a) => eight_bytes(5, a.is_valid(row).then(|| (a.value(row) + 0.0).to_bits().to_le_bytes()), out),
             Column::Bool(a) => {
-                if begin(6, a.is_valid(row), out) {
+                begin(6, a.is_valid(row), out);
+                if a.is_valid(row) {
                     out.push(u8::from(a.value(row)));
                 }
             }
             Column::Decimal(a, scale) => {
-                if begin(7, a.is_valid(row), out) {
+                begin(7, a.is_valid(row), out);
+                if a.is_valid(row) {
                     out.extend_from_slice(&a.value(row).to_le_bytes());
                     out.extend_from_slice(&scale.to_le_bytes());
                 }

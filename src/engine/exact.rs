@@ -56,8 +56,9 @@ pub fn ratio_to_f64(num: i128, den: u128) -> f64 {
         if den == 0 {
             return f64::NAN;
         }
-        // Both operands are exact doubles, and IEEE division rounds an exact quotient once.
-        return num as f64 / den as f64;
+        // Both operands are exact doubles, and IEEE division rounds an exact quotient once. They fit 64 bits, from
+        // which a double is made at once.
+        return num as i64 as f64 / den as i64 as f64;
     }
     if den == 0 {
         return f64::NAN;

@@ -82,8 +82,9 @@ impl Run {
     }
 }
 
-/// Row numbers grouped by shard, and where each shard begins.
-fn group(shard_of: &[u32], shards: usize) -> (UInt32Array, Vec<u32>) {
+/// Row numbers grouped by shard, and where each shard begins, with the end of the last; within a shard rows keep
+/// their order.
+pub fn group(shard_of: &[u32], shards: usize) -> (UInt32Array, Vec<u32>) {
     let mut bounds = vec![0u32; shards + 1];
     for shard in shard_of {
         if let Some(count) = bounds.get_mut(*shard as usize + 1) {

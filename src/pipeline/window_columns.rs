@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Decimal128Type, Field, Float64Type, Int64Type};
 
 use super::projection::{FieldSpec, Projection, event};
@@ -99,19 +100,19 @@ fn field_values(array: &ArrayRef, spec: &FieldSpec, rows: &[u32]) -> FieldValues
 }
 
 fn array_of(output: Output, names: &[String], field_type: Option<FieldType>) -> Result<ArrayRef, EngineError> {
-    fn optional<T>(values: Vec<T>, valid: Vec<bool>) -> impl Iterator<Item = Option<T>> {
-        values.into_iter().zip(valid).map(|(v, ok)| ok.then_some(v))
-    }
+    // What stands where the value is null is a default, the same in every run.
+    let nulls = |valid: Vec<bool>| Some(NullBuffer::from(valid)).filter(|nulls| nulls.null_count() > 0);
     Ok(match output {
-        Output::Int64 { values, valid } => Arc::new(optional(values, valid).collect::<Int64Array>()),
-        Output::Float64 { values, valid } => Arc::new(optional(values, valid).collect::<Float64Array>()),
-        Output::Bool { values, valid } => Arc::new(optional(values, valid).collect::<BooleanArray>()),
+        Output::Int64 { values, valid } => Arc::new(Int64Array::new(values.into(), nulls(valid))),
+        Output::Float64 { values, valid } => Arc::new(Float64Array::new(values.into(), nulls(valid))),
+        Output::Bool { values, valid } => Arc::new(BooleanArray::new(values.into(), nulls(valid))),
         Output::Rank { values, valid } => {
-            Arc::new(optional(values, valid).map(|rank| rank.and_then(|r| names.get(r as usize))).collect::<StringArray>())
+            let name = |(rank, valid): (u32, bool)| names.get(rank as usize).filter(|_| valid);
+            Arc::new(values.into_iter().zip(valid).map(name).collect::<StringArray>())
         }
         Output::Decimal { values, valid } => {
             let (precision, scale) = if let Some(FieldType::Decimal(p, s)) = field_type { (p, s as i8) } else { (38, 0) };
-            Arc::new(optional(values, valid).collect::<Decimal128Array>().with_precision_and_scale(precision, scale)?)
+            Arc::new(Decimal128Array::new(values.into(), nulls(valid)).with_precision_and_scale(precision, scale)?)
         }
     })
 }

@@ -1,5 +1,6 @@
 //! One shard of keys: duplicates dropped, windows computed, labels joined, rows in canonical order.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::contract::{Offset, ReasonCode};
 use crate::engine::EngineError;
 use crate::engine::merge::Offsets;
 use crate::engine::order::places;
+use crate::engine::spool::group;
 use crate::engine::window::arrival::Arrivals;
 use crate::identity::{RowIds, RowPlace};
 use crate::pipeline::gate::{Env, Refusal};
@@ -63,43 +65,68 @@ pub(in crate::pipeline) struct Ordered {
     pub(in crate::pipeline) ts: Vec<i64>,
 }
 
-pub(in crate::pipeline) fn order(events: &Events) -> Ordered {
-    let mut ids: HashMap<&str, u32> = HashMap::new();
-    let mut keyed: Vec<(u32, i64, i32, Offset, u32)> = Vec::with_capacity(events.ts.len());
-    for row in 0..events.ts.len() {
-        let next = ids.len() as u32;
-        let id = *ids.entry(events.key.value(row)).or_insert(next);
-        keyed.push((id, events.ts.value(row), events.lane.value(row), events.offset.get(row), row as u32));
+impl Events {
+    /// The order of rows of one instant.
+    fn by_place(&self, a: u32, b: u32) -> Ordering {
+        let place = |row: u32| (self.lane.value(row as usize), self.offset.get(row as usize));
+        place(a).cmp(&place(b))
     }
-    keyed.sort_unstable();
-    // Bus and archive may both have served a place; it is one event.
-    keyed.dedup_by(|b, a| (a.0, a.1, a.2, a.3) == (b.0, b.1, b.2, b.3));
-    let mut ordered = Ordered { rows: Vec::with_capacity(keyed.len()), groups: Vec::new(), ts: Vec::with_capacity(keyed.len()) };
-    let mut last = None;
-    for instant in keyed.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
-        let Some((id, ts, ..)) = instant.first().copied() else { continue };
+
+    /// Rows into canonical order. They come from few logs, each nearly in order, and a stable sort makes use of that.
+    fn sort(&self, rows: &mut [Stamped]) {
+        rows.sort_by(|a, b| a.ts.cmp(&b.ts).then_with(|| self.by_place(a.row, b.row)));
+    }
+}
+
+/// A row with the time that nearly always decides where it stands, so that sorting looks up nothing else.
+struct Stamped {
+    ts: i64,
+    row: u32,
+}
+
+/// The rows of each key: row numbers, and where each key begins among them.
+fn by_key(events: &Events) -> (UInt32Array, Vec<u32>) {
+    let mut ids: HashMap<&str, u32> = HashMap::new();
+    let key_of: Vec<u32> = (0..events.key.len())
+        .map(|row| {
+            let next = ids.len() as u32;
+            *ids.entry(events.key.value(row)).or_insert(next)
+        })
+        .collect();
+    group(&key_of, ids.len())
+}
+
+pub(in crate::pipeline) fn order(events: &Events) -> Ordered {
+    let (rows, bounds) = by_key(events);
+    let mut ordered =
+        Ordered { rows: Vec::with_capacity(rows.len()), groups: Vec::with_capacity(bounds.len()), ts: Vec::with_capacity(rows.len()) };
+    let mut key: Vec<Stamped> = Vec::new();
+    for (from, to) in bounds.iter().zip(bounds.iter().skip(1)) {
+        let of_key = rows.values().get(*from as usize..*to as usize).unwrap_or_default();
+        key.clear();
+        key.extend(of_key.iter().map(|row| Stamped { ts: events.ts.value(*row as usize), row: *row }));
+        events.sort(&mut key);
+        // Bus and archive may both have served a place; it is one event.
+        key.dedup_by(|b, a| a.ts == b.ts && events.by_place(a.row, b.row).is_eq());
         let start = ordered.rows.len();
-        if last.replace(id) != Some(id) {
-            ordered.groups.push(start..start);
+        for instant in key.chunk_by(|a, b| a.ts == b.ts) {
+            push_instant(events, instant, &mut ordered.rows);
+            ordered.ts.resize(ordered.rows.len(), instant.first().map(|event| event.ts).unwrap_or_default());
         }
-        push_instant(events, instant, &mut ordered.rows);
-        ordered.ts.resize(ordered.rows.len(), ts);
-        if let Some(group) = ordered.groups.last_mut() {
-            group.end = ordered.rows.len();
-        }
+        ordered.groups.push(start..ordered.rows.len());
     }
     ordered
 }
 
 /// Events of one key and instant: a redelivered event id counts once, at its lowest place. Its content
 /// is the same, which the label gate proved.
-fn push_instant(events: &Events, instant: &[(u32, i64, i32, Offset, u32)], rows: &mut Vec<u32>) {
+fn push_instant(events: &Events, instant: &[Stamped], rows: &mut Vec<u32>) {
     if let [only] = instant {
-        rows.push(only.4);
+        rows.push(only.row);
         return;
     }
     let mut seen: HashSet<&str> = HashSet::with_capacity(instant.len());
-    rows.extend(instant.iter().filter(|e| seen.insert(events.event_id.value(e.4 as usize))).map(|e| e.4));
+    rows.extend(instant.iter().map(|event| event.row).filter(|row| seen.insert(events.event_id.value(*row as usize))));
 }
 
 /// The order in which the rows of a shard arrived, where the group asks for it.
@@ -162,15 +189,16 @@ fn overflow(labelled: &Labelled, events: &Events, ordered: &Ordered, overflow: &
 
 /// Positions of the rows that stay, in canonical order.
 fn canonical(events: &Events, ordered: &Ordered) -> Vec<u32> {
-    let mut kept: Vec<(i64, i32, Offset, u32)> = Vec::with_capacity(ordered.rows.len());
-    for (at, row) in ordered.rows.iter().enumerate() {
-        let row = *row as usize;
-        if events.drop.value(row) == KEPT {
-            kept.push((events.ts.value(row), events.lane.value(row), events.offset.get(row), at as u32));
+    let mut position: Vec<Option<u32>> = vec![None; events.ts.len()];
+    for (row, at) in ordered.rows.iter().zip(0..) {
+        if let Some(slot) = position.get_mut(*row as usize).filter(|_| events.drop.value(*row as usize) == KEPT) {
+            *slot = Some(at);
         }
     }
-    kept.sort_unstable();
-    kept.into_iter().map(|k| k.3).collect()
+    let stays = position.iter().zip(0..).filter(|(at, _)| at.is_some());
+    let mut kept: Vec<Stamped> = stays.map(|(_, row)| Stamped { ts: events.ts.value(row as usize), row }).collect();
+    events.sort(&mut kept);
+    kept.iter().filter_map(|event| position.get(event.row as usize).copied().flatten()).collect()
 }
 
 /// How far back the features of a group look.
@@ -200,14 +228,20 @@ fn late_use(events: &Events, ordered: &Ordered, reach: &Reach) -> Vec<bool> {
         let row = ordered.rows.get(at).copied().unwrap_or_default() as usize;
         (events.lane.value(row), events.offset.get(row))
     };
+    let mut highest: HashMap<i32, Offset> = HashMap::new();
     for group in &ordered.groups {
-        let mut highest: HashMap<i32, Offset> = HashMap::new();
+        // Of each lane the highest offset so far; the lane of the row before is at hand, and mostly the only one.
+        highest.clear();
         let mut disordered = false;
+        let (mut current, mut top) = place(group.start);
         for at in group.clone() {
             let (lane, offset) = place(at);
-            let top = highest.entry(lane).or_insert(offset);
-            disordered |= offset < *top;
-            *top = (*top).max(offset);
+            if lane != current {
+                highest.insert(current, top);
+                (current, top) = (lane, highest.get(&lane).copied().unwrap_or(offset));
+            }
+            disordered |= offset < top;
+            top = top.max(offset);
         }
         // Within a key, arrival nearly always follows event time; then nothing was late.
         if disordered {
@@ -333,4 +367,72 @@ fn join_labels(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// An event: key, time, lane, offset, event id, whether the row stays.
+    type Event = (u8, i64, i32, i64, u8, bool);
+
+    fn events(all: &[Event]) -> Events {
+        Events {
+            ts: all.iter().map(|e| e.1).collect(),
+            lane: all.iter().map(|e| e.2).collect(),
+            offset: Offsets::Dense(all.iter().map(|e| e.3).collect()),
+            event_id: all.iter().map(|e| Some(format!("event-{}", e.4))).collect(),
+            key: all.iter().map(|e| Some(format!("key-{}", e.0))).collect(),
+            drop: all.iter().map(|e| if e.5 { KEPT } else { KEPT + 1 }).collect(),
+            mask: vec![0; all.len()].into(),
+        }
+    }
+
+    /// Event ids of one key and time that are the same are the same event, delivered twice.
+    fn once(mut all: Vec<(u8, i64, i32, i64, u8, bool, u32)>) -> Vec<(u8, i64, i32, i64, u8, bool, u32)> {
+        let (mut places, mut ids) = (HashSet::new(), HashSet::new());
+        all.retain(|e| places.insert((e.0, e.1, e.2, e.3)));
+        all.retain(|e| ids.insert((e.0, e.1, e.4)));
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn rows_stand_key_by_key_and_stay_in_canonical_order(all in prop::collection::vec((0u8..4, 0i64..6, 0i32..3, 0i64..8, 0u8..6, any::<bool>()), 0..80)) {
+            let batch = events(&all);
+            let ordered = order(&batch);
+            let mut wanted: Vec<_> = all.iter().zip(0..).map(|(e, row)| (e.0, e.1, e.2, e.3, e.4, e.5, row)).collect();
+            wanted.sort_by_key(|e| (all.iter().position(|first| first.0 == e.0), e.1, e.2, e.3, e.6));
+            let mut wanted = once(wanted);
+            prop_assert_eq!(&ordered.rows, &wanted.iter().map(|e| e.6).collect::<Vec<_>>());
+            prop_assert_eq!(&ordered.ts, &wanted.iter().map(|e| e.1).collect::<Vec<_>>());
+            let keys: Vec<usize> = wanted.chunk_by(|a, b| a.0 == b.0).map(<[_]>::len).collect();
+            prop_assert_eq!(ordered.groups.iter().map(Range::len).collect::<Vec<_>>(), keys);
+            prop_assert!(ordered.groups.windows(2).all(|pair| pair[0].end == pair[1].start));
+            let kept: Vec<u32> = canonical(&batch, &ordered).iter().map(|at| ordered.rows[*at as usize]).collect();
+            wanted.retain(|e| e.5);
+            // Where two keys claim one place, which no log does, both orders are canonical.
+            wanted.sort_by_key(|e| (e.1, e.2, e.3, e.6));
+            prop_assert_eq!(kept, wanted.iter().map(|e| e.6).collect::<Vec<_>>());
+        }
+
+        /// However the lanes of a key take turns, a row is late as soon as its window holds a later arrival of its lane.
+        #[test]
+        fn late_use_is_seen_in_every_lane(all in prop::collection::vec((0u8..3, 0i64..30, 0i32..3, 0i64..1_000, 0u8..200, Just(true)), 0..60), widest in 1i64..20) {
+            let batch = events(&all);
+            let ordered = order(&batch);
+            let found = late_use(&batch, &ordered, &Reach { widest: Some(widest), previous: vec![None] });
+            for group in &ordered.groups {
+                let mut previous = None;
+                for at in group.clone() {
+                    let place = |at: usize| (all[ordered.rows[at] as usize].2, all[ordered.rows[at] as usize].3);
+                    let later = |other: usize| place(other).0 == place(at).0 && place(other).1 > place(at).1;
+                    let window = group.clone().take_while(|other| *other < at).filter(|other| ordered.ts[*other] > ordered.ts[at] - widest);
+                    prop_assert_eq!(found[at], window.into_iter().any(later) || previous.is_some_and(later));
+                    previous = Some(at);
+                }
+            }
+        }
+    }
 }
