@@ -1,11 +1,10 @@
 """The job of a bare engine beside that of `ofs`: the same rows out of the same files, nothing proved.
 
-prepare WORKSPACE      the labels as Parquet, for all three
 duckdb|polars WORKSPACE OUT   the job, in a process of its own
 check A B              two results cell by cell
 pairs WORKSPACE OFS K  the jobs in turn, K times: medians of CPU, wall and peak memory, and their ratios
 """
-import glob, json, os, pathlib, shutil, statistics, subprocess, sys, time
+import json, os, pathlib, shutil, statistics, subprocess, sys, time
 
 WINDOWS = {"1h": 3_600, "24h": 86_400, "7d": 604_800}
 TIES = 1_024  # places of one key and instant, at most
@@ -18,21 +17,7 @@ def paths(workspace):
     run = intent["platform_run_id"]
     sealed = root / "store" / run / "ofs/sealed"
     events = str(sealed / "**/segment-*.parquet")
-    return root, intent, run, events, str(root / "columns/labels/*.parquet")
-
-
-def prepare(workspace):
-    import duckdb
-    root, _, run, events, labels = paths(workspace)
-    db = duckdb.connect(config={"threads": THREADS})
-    (root / "columns/labels").mkdir(parents=True, exist_ok=True)
-    if not glob.glob(labels):
-        db.execute(f"""COPY (SELECT label_assertion_id, label_subject_key.platform_run_id AS platform_run_id, label_subject_key.event_id AS event_id,
-            label_type, label_value, effective_time::TIMESTAMPTZ AS effective_time, observed_time::TIMESTAMPTZ AS observed_time, payload_hash
-            FROM read_json('{root}/labels/*.jsonl', format='newline_delimited', columns={{label_assertion_id:'VARCHAR',
-            label_subject_key:'STRUCT(platform_run_id VARCHAR, event_id VARCHAR)', label_type:'VARCHAR', label_value:'VARCHAR',
-            effective_time:'VARCHAR', observed_time:'VARCHAR', payload_hash:'VARCHAR'}}))
-            TO '{root}/columns/labels/labels.parquet' (FORMAT parquet, COMPRESSION zstd)""")
+    return root, intent, run, events, str(root / "labels/*.parquet")
 
 
 def run_polars(workspace, out):
@@ -144,18 +129,18 @@ def fresh(workspace):
 
 def pairs(workspace, ofs, k):
     root, intent, run, *_ = paths(workspace)
-    env = {"OFS_PATHS_LABELS": "columns/labels", "OFS_LIMITS_THREADS": THREADS}
+    env = {"OFS_LIMITS_THREADS": THREADS}
     jobs = {
         "ofs": lambda: (fresh(workspace), measured([ofs, "--workspace", str(root), "run", str(root / "intents/train.json")], env))[1],
-        "polars": lambda: measured([sys.executable, __file__, "polars", workspace, str(root / "columns/polars.parquet")]),
-        "duckdb": lambda: measured([sys.executable, __file__, "duckdb", workspace, str(root / "columns/duckdb.parquet")]),
+        "polars": lambda: measured([sys.executable, __file__, "polars", workspace, str(root / "polars.parquet")]),
+        "duckdb": lambda: measured([sys.executable, __file__, "duckdb", workspace, str(root / "duckdb.parquet")]),
     }
     jobs = {name: job for name, job in jobs.items() if name in os.environ.get("COMPARE_JOBS", "ofs polars duckdb")}
     runs = [{name: job() for name, job in jobs.items()} for _ in range(k)]
     ours = next((root / "store" / run / "ofs/datasets").glob("*"))
     for name in jobs:
         if name != "ofs":
-            check(str(ours / "*.parquet"), str(root / f"columns/{name}.parquet"))
+            check(str(ours / "*.parquet"), str(root / f"{name}.parquet"))
     for what, unit in (("cpu", "s"), ("wall", "s"), ("peak", "MiB")):
         values = {name: statistics.median(r[name][what] for r in runs) for name in jobs}
         ratios = {name: statistics.median(r["ofs"][what] / r[name][what] for r in runs) for name in jobs if name != "ofs"}
@@ -164,7 +149,6 @@ def pairs(workspace, ofs, k):
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["prepare", workspace]: prepare(workspace)
         case ["polars", workspace, out]: run_polars(workspace, out)
         case ["duckdb", workspace, out]: run_duckdb(workspace, out)
         case ["check", ours, theirs]: check(ours, theirs)
