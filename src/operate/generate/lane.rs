@@ -63,13 +63,17 @@ impl Out {
 /// The labels of a partition: lines of JSON, or columns.
 enum Labels {
     Lines(Out),
-    Columns(Columns),
+    Columns(Box<Columns>),
 }
 
 impl Labels {
     fn create(spec: &Spec, partition: u32) -> Result<Self, GenerateError> {
         let path = |kind: &str| spec.out.join(format!("labels/assertions-{partition:05}.{kind}"));
-        Ok(if spec.columns { Labels::Columns(Columns::create(path("parquet"))?) } else { Labels::Lines(Out::create(path("jsonl"))?) })
+        Ok(if spec.columns {
+            Labels::Columns(Box::new(Columns::create(path("parquet"))?))
+        } else {
+            Labels::Lines(Out::create(path("jsonl"))?)
+        })
     }
 
     /// Takes the assertions about one event; how many.
