@@ -66,8 +66,7 @@ pub(super) fn write(labelled: &Labelled, env: &Env, merged: Merged) -> Result<Wr
         staging: labelled.pinned().staging_ref(),
     };
     let workers = env.config.threads().clamp(1, 8);
-    // A worker that lags behind the merge may queue a whole part, where memory allows it.
-    let queue = if env.config.memory() >= 256 << 20 { (PART_ROWS as usize / BATCH_ROWS).max(1) } else { 2 };
+    let queue = queued(env.config.memory());
     let mut collected = Collected { waiting: BTreeMap::new(), files: Vec::new(), tree: Tree::new(), refusal: None };
     std::thread::scope(|scope| -> Result<(), Refusal> {
         let (jobs, queue_of_jobs) = bounded::<Job>(0);
@@ -89,6 +88,17 @@ pub(super) fn write(labelled: &Labelled, env: &Env, merged: Merged) -> Result<Wr
     }
     let digest = schema_digest(&schema).map_err(engine)?;
     Ok(Written { rows: collected.tree.count(), rows_digest: crate::digest::hex(&collected.tree.root(&digest)), files: collected.files })
+}
+
+/// How many batches a worker that lags behind the merge may queue: a whole part, some fifty megabytes, where memory
+/// allows it.
+fn queued(memory: u64) -> usize {
+    const PART: usize = PART_ROWS as usize / BATCH_ROWS;
+    match memory >> 20 {
+        0..256 => 2,
+        256..1_024 => PART / 2,
+        _ => PART,
+    }
 }
 
 /// Results in part order, however they finish.
