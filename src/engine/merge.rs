@@ -6,23 +6,21 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
-use std::io::{BufReader, BufWriter};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, AsArray, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::compute::interleave_record_batch;
 use arrow::datatypes::{DataType, Int32Type, Int64Type, SchemaRef};
-use arrow::ipc::reader::FileReader;
-use arrow::ipc::writer::FileWriter;
 
 use super::EngineError;
 use super::scratch::{Budget, Scratch};
+use super::spill::{Place, Spill};
 use crate::contract::Offset;
 
-/// Rows of a batch that goes out, and of one that is read back.
+/// Rows of a batch that goes out.
 pub const BATCH_ROWS: usize = 8_192;
-const READ_ROWS: usize = 2_048;
+/// Fewest and most rows of a batch that is read back.
+const READ_ROWS: (u64, u64) = (64, 2_048);
 
 /// Position of the columns that order rows.
 #[derive(Debug, Clone, Copy)]
@@ -101,47 +99,50 @@ impl Keys {
 /// Sorted outputs, one or more a shard, held in memory within the budget and spilled beyond it.
 #[derive(Debug)]
 pub struct SortedRuns {
-    schema: SchemaRef,
+    expected: u64,
     budget: Arc<Budget>,
-    scratch: Arc<Scratch>,
-    runs: Mutex<Vec<Stored>>,
+    spill: Spill,
+    runs: Mutex<Vec<Vec<Piece>>>,
 }
 
+/// The next rows of a run.
 #[derive(Debug)]
-enum Stored {
-    Resident(RecordBatch, u64),
-    Spilled(PathBuf),
+enum Piece {
+    Memory(RecordBatch, Held),
+    Disk(Place),
+}
+
+/// Bytes of the budget, given back when dropped.
+#[derive(Debug)]
+struct Held(Arc<Budget>, u64);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.give(self.1);
+    }
+}
+
+/// A run on its way in: its rows come piece by piece, in canonical order.
+#[derive(Debug)]
+pub struct Run<'r> {
+    runs: &'r SortedRuns,
+    pieces: Vec<Piece>,
 }
 
 impl SortedRuns {
-    /// Nothing yet.
-    pub fn new(schema: SchemaRef, budget: Arc<Budget>, scratch: Arc<Scratch>) -> Self {
-        SortedRuns { schema, budget, scratch, runs: Mutex::new(Vec::new()) }
+    /// Nothing yet; some `expected` runs will come.
+    pub fn new(schema: SchemaRef, expected: usize, budget: Arc<Budget>, scratch: Arc<Scratch>) -> Self {
+        SortedRuns { expected: expected as u64, budget, spill: Spill::new("rows", schema, scratch), runs: Mutex::new(Vec::new()) }
     }
 
-    /// Adds a batch that is in canonical order.
-    ///
-    /// # Errors
-    /// Spill space that fails.
-    pub fn push(&self, batch: RecordBatch) -> Result<(), EngineError> {
-        if batch.num_rows() == 0 {
-            return Ok(());
-        }
-        let bytes = batch.get_array_memory_size() as u64;
-        let stored = if self.budget.take(bytes) {
-            Stored::Resident(batch, bytes)
-        } else {
-            self.budget.give(bytes);
-            let (path, file) = self.scratch.create("rows")?;
-            let mut writer = FileWriter::try_new(BufWriter::with_capacity(1 << 18, file), &self.schema)?;
-            for start in (0..batch.num_rows()).step_by(READ_ROWS) {
-                writer.write(&batch.slice(start, READ_ROWS.min(batch.num_rows() - start)))?;
-            }
-            writer.finish()?;
-            Stored::Spilled(path)
-        };
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner).push(stored);
-        Ok(())
+    /// The columns.
+    pub fn schema(&self) -> &SchemaRef {
+        self.spill.schema()
+    }
+
+    /// Begins a run.
+    pub fn run(&self) -> Run<'_> {
+        Run { runs: self, pieces: Vec::new() }
     }
 
     /// One stream in canonical order.
@@ -150,14 +151,10 @@ impl SortedRuns {
     /// Spill space that fails.
     pub fn merge(self, columns: OrderColumns) -> Result<Merged, EngineError> {
         let runs = self.runs.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let mut merged = Merged { columns, cursors: Vec::new(), heap: BinaryHeap::new() };
-        for stored in runs {
-            let source = match stored {
-                Stored::Resident(batch, bytes) => Source::Memory(Some(batch), self.budget.clone(), bytes),
-                Stored::Spilled(path) => Source::File(Box::new(FileReader::try_new_buffered(self.scratch.open(&path)?, None)?)),
-            };
+        let mut merged = Merged { columns, spill: self.spill, cursors: Vec::new(), heap: BinaryHeap::new() };
+        for pieces in runs {
             let index = merged.cursors.len();
-            merged.cursors.push(Cursor { source, batch: None, row: 0, held: None });
+            merged.cursors.push(Cursor { pieces: pieces.into_iter(), batch: None, row: 0, held: None });
             merged.load(index)?;
             if let Some(key) = merged.head(index) {
                 merged.heap.push(Reverse((key, index)));
@@ -167,30 +164,52 @@ impl SortedRuns {
     }
 }
 
-enum Source {
-    Memory(Option<RecordBatch>, Arc<Budget>, u64),
-    File(Box<FileReader<BufReader<std::fs::File>>>),
+impl Run<'_> {
+    /// Adds the next rows.
+    ///
+    /// # Errors
+    /// Spill space that fails.
+    pub fn push(&mut self, batch: RecordBatch) -> Result<(), EngineError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let budget = &self.runs.budget;
+        let bytes = batch.get_array_memory_size() as u64;
+        let within = budget.take(bytes);
+        let held = Held(budget.clone(), bytes);
+        if within {
+            self.pieces.push(Piece::Memory(batch, held));
+            return Ok(());
+        }
+        // So small that a piece of every run may be in memory at once.
+        let (fewest, most) = READ_ROWS;
+        let of_a_row = bytes.div_ceil(batch.num_rows() as u64).max(1);
+        let rows = (budget.limit() / 2 / self.runs.expected.max(1) / of_a_row).clamp(fewest, most) as usize;
+        for start in (0..batch.num_rows()).step_by(rows) {
+            let place = self.runs.spill.write(&batch.slice(start, rows.min(batch.num_rows() - start)))?;
+            self.pieces.push(Piece::Disk(place));
+        }
+        Ok(())
+    }
+
+    /// The run is complete.
+    pub fn end(self) {
+        self.runs.runs.lock().unwrap_or_else(PoisonError::into_inner).push(self.pieces);
+    }
 }
 
 struct Cursor {
-    source: Source,
-    batch: Option<(RecordBatch, Keys)>,
+    pieces: std::vec::IntoIter<Piece>,
+    batch: Option<(Keys, RecordBatch, Option<Held>)>,
     row: usize,
     /// Where the current batch stands among those of the batch being made.
     held: Option<usize>,
 }
 
-impl Drop for Source {
-    fn drop(&mut self) {
-        if let Source::Memory(_, budget, bytes) = self {
-            budget.give(*bytes);
-        }
-    }
-}
-
 /// Rows of all shards in canonical order, as batches of exactly [`BATCH_ROWS`] (the last may be shorter).
 pub struct Merged {
     columns: OrderColumns,
+    spill: Spill,
     cursors: Vec<Cursor>,
     heap: BinaryHeap<Reverse<(Key, usize)>>,
 }
@@ -200,25 +219,22 @@ impl Merged {
     fn load(&mut self, index: usize) -> Result<(), EngineError> {
         let columns = self.columns;
         let Some(cursor) = self.cursors.get_mut(index) else { return Ok(()) };
-        let next = match &mut cursor.source {
-            Source::Memory(batch, ..) => batch.take(),
-            Source::File(reader) => reader.next().transpose()?,
-        };
         cursor.row = 0;
         cursor.held = None;
-        cursor.batch = match next {
-            Some(batch) => {
-                let keys = Keys::of(&batch, columns)?;
-                Some((batch, keys))
-            }
-            None => None,
-        };
+        cursor.batch = None;
+        if let Some(piece) = cursor.pieces.next() {
+            let (batch, held) = match piece {
+                Piece::Memory(batch, held) => (batch, Some(held)),
+                Piece::Disk(place) => (self.spill.read(place)?, None),
+            };
+            cursor.batch = Some((Keys::of(&batch, columns)?, batch, held));
+        }
         Ok(())
     }
 
     fn head(&self, index: usize) -> Option<Key> {
         let cursor = self.cursors.get(index)?;
-        cursor.batch.as_ref().map(|(_, keys)| keys.get(cursor.row))
+        cursor.batch.as_ref().map(|(keys, ..)| keys.get(cursor.row))
     }
 
     fn fill(&mut self) -> Result<Option<RecordBatch>, EngineError> {
@@ -227,7 +243,7 @@ impl Merged {
         while picks.len() < BATCH_ROWS {
             let Some(Reverse((_, index))) = self.heap.peek().copied() else { break };
             let Some(cursor) = self.cursors.get_mut(index) else { break };
-            let Some((batch, _)) = &cursor.batch else { break };
+            let Some((_, batch, _)) = &cursor.batch else { break };
             let slot = *cursor.held.get_or_insert_with(|| {
                 held.push(batch.clone());
                 held.len() - 1
@@ -273,19 +289,23 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
-        fn rows_come_out_in_one_order_however_they_were_cut(rows in proptest::collection::btree_set((0i64..50, 0i32..3, 0i64..100), 0..400), cuts in 1usize..6, limit in prop_oneof![Just(0u64), Just(1 << 30)]) {
+        fn rows_come_out_in_one_order_however_they_were_cut(rows in proptest::collection::btree_set((0i64..50, 0i32..3, 0i64..100), 0..400), cuts in 1usize..6, piece in 1usize..200, limit in prop_oneof![Just(0u64), Just(3_000), Just(1 << 30)]) {
             let dir = tempfile::tempdir().unwrap();
             let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("ts", DataType::Int64, false), Field::new("lane", DataType::Int32, false), Field::new("offset", DataType::Int64, false)]));
-            let runs = SortedRuns::new(schema.clone(), Arc::new(Budget::new(limit)), Arc::new(Scratch::new(dir.path(), "t", "1").unwrap()));
+            let budget = Arc::new(Budget::new(limit));
+            let runs = SortedRuns::new(schema.clone(), cuts, budget.clone(), Arc::new(Scratch::new(dir.path(), "t", "1").unwrap()));
             let all: Vec<_> = rows.iter().copied().collect();
             for cut in 0..cuts {
                 let mine: Vec<_> = all.iter().filter(|r| r.2 as usize % cuts == cut).collect();
-                let batch = RecordBatch::try_new(schema.clone(), vec![
-                    Arc::new(mine.iter().map(|r| r.0).collect::<Int64Array>()),
-                    Arc::new(mine.iter().map(|r| r.1).collect::<Int32Array>()),
-                    Arc::new(mine.iter().map(|r| r.2).collect::<Int64Array>()),
-                ]).unwrap();
-                runs.push(batch).unwrap();
+                let mut run = runs.run();
+                for mine in mine.chunks(piece) {
+                    run.push(RecordBatch::try_new(schema.clone(), vec![
+                        Arc::new(mine.iter().map(|r| r.0).collect::<Int64Array>()),
+                        Arc::new(mine.iter().map(|r| r.1).collect::<Int32Array>()),
+                        Arc::new(mine.iter().map(|r| r.2).collect::<Int64Array>()),
+                    ]).unwrap()).unwrap();
+                }
+                run.end();
             }
             let columns = OrderColumns { ts: 0, lane: 1, offset: 2 };
             let mut found = Vec::new();
@@ -296,6 +316,7 @@ mod tests {
             }
             let wanted: Vec<Key> = all.iter().map(|r| (r.0, r.1, Offset::from(r.2 as u64))).collect();
             prop_assert_eq!(found, wanted);
+            prop_assert_eq!(budget.used(), 0);
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod order;
 pub mod scratch;
 pub mod shard;
 pub mod sorter;
+pub mod spill;
 pub mod spool;
 pub mod window;
 

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arrow::array::{Array, RecordBatch};
+
 use super::EngineError;
 
 /// A folder for spilled runs, removed when dropped.
@@ -106,6 +108,16 @@ impl Budget {
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
+}
+
+/// Bytes of the rows of a batch. Its buffers may hold more: those of a slice hold the whole, and what was spilled
+/// comes back with all columns in one buffer.
+///
+/// # Errors
+/// Arrays that do not fit together.
+pub fn bytes_of(batch: &RecordBatch) -> Result<u64, EngineError> {
+    let bytes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size());
+    Ok(bytes.sum::<Result<usize, _>>()? as u64)
 }
 
 #[cfg(test)]

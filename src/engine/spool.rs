@@ -1,36 +1,36 @@
 //! Rows on their way to their shards: batches cut by shard, held in memory within the budget, spilled
-//! as Arrow IPC files beyond it. Reading a shard concatenates its pieces; the order of pieces carries
+//! shard by shard beyond it. Reading a shard concatenates its pieces; the order of pieces carries
 //! no meaning, since every consumer sorts by a total order.
 
 use std::collections::HashMap;
-use std::io::{BufWriter, Read, Write};
+use std::io::{Read, Write};
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
-use arrow::ipc::reader::{FileReader, StreamReader};
-use arrow::ipc::writer::{FileWriter, StreamWriter};
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
 
 use super::EngineError;
 use super::scratch::{Budget, Scratch};
+use super::spill::{Place, Spill};
 
 /// Rows by shard.
 #[derive(Debug)]
 pub struct Spool {
-    schema: SchemaRef,
     shards: usize,
     budget: Arc<Budget>,
-    scratch: Arc<Scratch>,
+    spill: Spill,
     runs: Mutex<Runs>,
 }
 
 #[derive(Debug, Default)]
 struct Runs {
     resident: Vec<Run>,
-    spilled: Vec<Spilled>,
+    /// Of every time that memory was full, the batch of each shard that had rows.
+    spilled: Vec<Vec<Option<Place>>>,
 }
 
 /// One of several equal shares of a spool's rows, counted from 0.
@@ -54,13 +54,6 @@ struct Run {
     batch: RecordBatch,
     bounds: Vec<u32>,
     bytes: u64,
-}
-
-/// A file with one batch for every shard that had rows; `batches[s]` is its number.
-#[derive(Debug)]
-struct Spilled {
-    path: PathBuf,
-    batches: Vec<Option<u32>>,
 }
 
 impl Run {
@@ -112,12 +105,12 @@ pub fn group(shard_of: &[u32], shards: usize) -> (UInt32Array, Vec<u32>) {
 impl Spool {
     /// An empty spool.
     pub fn new(schema: SchemaRef, shards: usize, budget: Arc<Budget>, scratch: Arc<Scratch>) -> Self {
-        Spool { schema, shards, budget, scratch, runs: Mutex::new(Runs::default()) }
+        Spool { spill: Spill::new("spool", schema, scratch), shards, budget, runs: Mutex::new(Runs::default()) }
     }
 
     /// The columns.
     pub fn schema(&self) -> &SchemaRef {
-        &self.schema
+        self.spill.schema()
     }
 
     /// How many shards there are.
@@ -146,23 +139,26 @@ impl Spool {
     }
 
     fn spill(&self, runs: &mut Runs) -> Result<(), EngineError> {
-        let (path, file) = self.scratch.create("spool")?;
-        let mut writer = FileWriter::try_new(BufWriter::with_capacity(1 << 18, file), &self.schema)?;
-        let mut batches = vec![None; self.shards];
-        let mut written = 0;
-        for (shard, slot) in batches.iter_mut().enumerate() {
+        let mut places = vec![None; self.shards];
+        for (shard, place) in places.iter_mut().enumerate() {
             let slices: Vec<RecordBatch> = runs.resident.iter().filter_map(|r| r.slice(shard)).collect();
             if !slices.is_empty() {
-                writer.write(&concat_batches(&self.schema, &slices)?)?;
-                *slot = Some(written);
-                written += 1;
+                *place = Some(self.spill.write(&concat_batches(self.schema(), &slices)?)?);
             }
         }
-        writer.finish()?;
         self.budget.give(runs.resident.iter().map(|r| r.bytes).sum());
         runs.resident.clear();
-        runs.spilled.push(Spilled { path, batches });
+        runs.spilled.push(places);
         Ok(())
+    }
+
+    /// About how many bytes all rows of one shard take.
+    pub fn bytes(&self, shard: usize) -> u64 {
+        let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows_of = |run: &Run| run.bytes.saturating_mul(run.rows(shard).len() as u64) / (run.batch.num_rows() as u64).max(1);
+        let resident: u64 = runs.resident.iter().map(rows_of).sum();
+        let spilled = runs.spilled.iter().filter_map(|places| places.get(shard).copied().flatten());
+        resident + spilled.map(Spill::bytes).sum::<u64>()
     }
 
     /// All rows of one shard.
@@ -170,29 +166,24 @@ impl Spool {
     /// # Errors
     /// Spill space that fails.
     pub fn shard(&self, shard: usize) -> Result<RecordBatch, EngineError> {
-        Ok(concat_batches(&self.schema, &self.pieces(shard)?)?)
+        Ok(concat_batches(self.schema(), &self.pieces(shard)?)?)
     }
 
     fn pieces(&self, shard: usize) -> Result<Vec<RecordBatch>, EngineError> {
-        let mut pieces = Vec::new();
-        let spilled: Vec<(PathBuf, u32)> = {
+        let (mut pieces, spilled) = {
             let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
-            pieces.extend(runs.resident.iter().filter_map(|r| r.slice(shard)));
-            runs.spilled.iter().filter_map(|s| s.batches.get(shard).copied().flatten().map(|at| (s.path.clone(), at))).collect()
+            let resident: Vec<RecordBatch> = runs.resident.iter().filter_map(|r| r.slice(shard)).collect();
+            (resident, runs.spilled.iter().filter_map(|places| places.get(shard).copied().flatten()).collect::<Vec<_>>())
         };
-        for (path, at) in spilled {
-            let mut reader = FileReader::try_new_buffered(self.scratch.open(&path)?, None)?;
-            reader.set_index(at as usize)?;
-            if let Some(batch) = reader.next() {
-                pieces.push(batch?);
-            }
+        for place in spilled {
+            pieces.push(self.spill.read(place)?);
         }
         Ok(pieces)
     }
 
     /// The columns that are saved: the shard of each row comes last.
     fn saved_schema(&self) -> SchemaRef {
-        let fields = self.schema.fields().iter().cloned().chain([Arc::new(Field::new("shard", DataType::UInt32, false))]);
+        let fields = self.schema().fields().iter().cloned().chain([Arc::new(Field::new("shard", DataType::UInt32, false))]);
         let shards = HashMap::from([("shards".to_owned(), self.shards.to_string())]);
         Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), shards))
     }
@@ -217,17 +208,17 @@ impl Spool {
         let (resident, spilled) = {
             let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
             let resident = runs.resident.iter().map(|run| (run.batch.clone(), run.shards()));
-            (share.of(resident), share.of(runs.spilled.iter().map(|s| (s.path.clone(), s.batches.clone()))))
+            (share.of(resident), share.of(runs.spilled.iter().cloned()))
         };
         for (batch, shards) in resident {
             save(&batch, shards)?;
         }
-        for (path, batches) in spilled {
-            let reader = FileReader::try_new_buffered(self.scratch.open(&path)?, None)?;
-            let shards = (0u32..).zip(batches).filter_map(|(shard, batch)| batch.map(|_| shard));
-            for (batch, shard) in reader.zip(shards) {
-                let batch = batch?;
-                save(&batch, UInt32Array::from_value(shard, batch.num_rows()))?;
+        for places in spilled {
+            for (shard, place) in (0u32..).zip(places) {
+                if let Some(place) = place {
+                    let batch = self.spill.read(place)?;
+                    save(&batch, UInt32Array::from_value(shard, batch.num_rows()))?;
+                }
             }
         }
         writer.finish()?;
@@ -243,12 +234,12 @@ impl Spool {
         if reader.schema() != self.saved_schema() {
             return Err(EngineError::Internal("a stream of other columns or shards than were saved".into()));
         }
-        let last = self.schema.fields().len();
+        let last = self.schema().fields().len();
         for batch in reader {
             let mut batch = batch?;
             let shards = batch.remove_column(last);
             let shards: &[u32] = shards.as_primitive::<UInt32Type>().values();
-            let batch = RecordBatch::try_new(self.schema.clone(), batch.columns().to_vec())?;
+            let batch = RecordBatch::try_new(self.schema().clone(), batch.columns().to_vec())?;
             if shards.iter().any(|shard| *shard as usize >= self.shards) {
                 return Err(EngineError::Internal(format!("a stream of more shards than {}", self.shards)));
             }
@@ -263,6 +254,7 @@ impl Spool {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         self.budget.give(runs.resident.iter().map(|r| r.bytes).sum());
         *runs = Runs::default();
+        self.spill.clear();
     }
 }
 
@@ -275,6 +267,7 @@ impl Drop for Spool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::scratch::bytes_of;
     use arrow::array::{Int64Array, StringArray};
     use arrow::datatypes::Int64Type;
 
@@ -302,6 +295,9 @@ mod tests {
                 found.sort_unstable();
                 assert_eq!(found, (0..50).filter(|n| n % 3 == shard as i64).collect::<Vec<_>>());
                 assert_eq!(batch.column(1).null_count(), if shard == 0 { 17 } else { 0 });
+                // Where rows wait is no reason to count more bytes: there is rounding of each piece, and no more.
+                let exact = bytes_of(&batch).unwrap();
+                assert!((exact..exact + 5 * 1_024).contains(&spool.bytes(shard)) || found.is_empty(), "{exact} {}", spool.bytes(shard));
             }
             // Saved in shares and loaded, each shard has the same rows; another number of shards is refused.
             let saved = [0, 1, 2].map(|index| {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::gate::{Env, Phase, Refusal, keep_receipt};
 use super::kept::Recorded;
 use super::label::Labelled;
-use super::parallel;
+use super::parallel::{self, Room};
 use super::pin::Pinned;
 use super::replay::{Replayed, Waiting};
 use super::window_columns::feature_fields;
@@ -156,10 +156,11 @@ fn output_schema(labelled: &Labelled) -> SchemaRef {
 /// A refusal of gate 6.
 pub fn prove(labelled: Labelled, env: &Env) -> Result<Drafted, Refusal> {
     value_fault(labelled.replayed())?;
-    let schema = output_schema(&labelled);
     let work = labelled.replayed().work().clone();
-    let runs = SortedRuns::new(schema.clone(), work.budget(Waiting::Rows), work.scratch.clone());
     let shards = labelled.pinned().shards();
+    let runs = SortedRuns::new(output_schema(&labelled), shards, work.budget(Waiting::Rows), work.scratch.clone());
+    // A few shards are much larger than most, for they have the largest keys.
+    let room = Room::new(env.config.memory() / 2);
     env.progress.enter(PHASE, shards as u64);
     let (rows, late_use) = (AtomicU64::new(0), AtomicU64::new(0));
     parallel::each(
@@ -168,11 +169,11 @@ pub fn prove(labelled: Labelled, env: &Env) -> Result<Drafted, Refusal> {
         shards,
         || (),
         |(), index| {
-            let (batch, late) = shard::compute(&labelled, env, &schema, index)?;
-            rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-            late_use.fetch_add(late, Ordering::Relaxed);
+            let computed = shard::compute(&labelled, env, index, &room, &runs)?;
+            rows.fetch_add(computed.rows, Ordering::Relaxed);
+            late_use.fetch_add(computed.late, Ordering::Relaxed);
             env.progress.advance(1);
-            runs.push(batch).map_err(|e| Refusal::of_engine(PHASE, &e))
+            Ok(())
         },
         |()| Ok(()),
     )?;

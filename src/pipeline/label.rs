@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use self::shard::{DISTANCES_US, Decide, ShardOutcome, TypeCounts};
 use super::gate::{Env, Phase, Refusal, keep_receipt};
-use super::parallel;
+use super::parallel::{self, InOrder};
 use super::pin::Pinned;
 use super::replay::{Replayed, Waiting};
 use crate::contract::ReasonCode;
@@ -90,7 +90,7 @@ pub fn prove(replayed: Replayed, env: &Env, timeline: &dyn LabelTimeline) -> Res
     let decide = Decide::new(&replayed, &assertions, &decisions);
     let shards = pinned.shards();
     env.progress.enter(PHASE, shards as u64);
-    let outcomes: Vec<Mutex<Option<ShardOutcome>>> = (0..shards).map(|_| Mutex::new(None)).collect();
+    let total = Mutex::new((InOrder::new(), ShardOutcome::new(types)));
     parallel::each(
         env,
         PHASE,
@@ -99,17 +99,13 @@ pub fn prove(replayed: Replayed, env: &Env, timeline: &dyn LabelTimeline) -> Res
         |(), index| {
             let outcome = decide.shard(index)?;
             env.progress.advance(1);
-            if let Some(slot) = outcomes.get(index) {
-                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
-            }
+            let (decided, total) = &mut *total.lock().unwrap_or_else(PoisonError::into_inner);
+            decided.put(index, outcome, |outcome| total.absorb(outcome));
             Ok(())
         },
         |()| Ok(()),
     )?;
-    let mut total = ShardOutcome::new(types);
-    for outcome in outcomes.into_iter().filter_map(|o| o.into_inner().unwrap_or_else(PoisonError::into_inner)) {
-        total.absorb(outcome);
-    }
+    let (_, total) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
     let state = assertions.state;
     drop(assertions.spool);
     let gate = Gate::judge(pinned, &total);

@@ -19,6 +19,7 @@ use crate::contract::intent::{Intent, Lane, OffsetRange};
 use crate::contract::profile::{Agg, Availability, Group};
 use crate::contract::{Offset, ReasonCode};
 use crate::engine::cell::cell;
+use crate::engine::scratch::bytes_of;
 use crate::engine::spool::Spool;
 use crate::source::{Chunk, Decoder, Delivery, EventLog, EventRecord, Needs, ReadScope, Source};
 use crate::time::Instant;
@@ -268,7 +269,7 @@ impl<'l> Lineage<'l> {
 
     fn compute(&self, batch: RecordBatch, here: &Place) -> Result<Option<History>, Refusal> {
         let engine = |e| Refusal::of_engine(PHASE, &e);
-        let bytes = batch.get_array_memory_size() as u64;
+        let bytes = bytes_of(&batch).map_err(engine)?;
         if bytes.saturating_mul(COPIES) > self.env.config.memory() {
             let message = format!("the key's events in reach need about {} MiB, more than limits.memory allows", (bytes * COPIES) >> 20);
             return Err(Refusal::new(ReasonCode::MemoryBudget, PHASE, message));

@@ -1,8 +1,8 @@
 //! Work items handed to worker threads one by one. Results must not depend on who takes what.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::gate::{Env, Phase, Refusal};
 
@@ -57,5 +57,110 @@ pub(crate) fn each<S>(
     match refused.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some((_, refusal)) => Err(refusal),
         None => Ok(()),
+    }
+}
+
+/// Results that finish in any order and are taken in the order of their numbers, from 0, as soon as it is their turn:
+/// what waits is no more than what overtook.
+#[derive(Debug)]
+pub(crate) struct InOrder<T> {
+    next: usize,
+    waiting: BTreeMap<usize, T>,
+}
+
+impl<T> InOrder<T> {
+    /// Nothing yet.
+    pub(crate) fn new() -> Self {
+        InOrder { next: 0, waiting: BTreeMap::new() }
+    }
+
+    /// Adds a result; `take` gets those whose turn it is.
+    pub(crate) fn put(&mut self, number: usize, result: T, mut take: impl FnMut(T)) {
+        self.waiting.insert(number, result);
+        while let Some(result) = self.waiting.remove(&self.next) {
+            self.next += 1;
+            take(result);
+        }
+    }
+}
+
+/// Memory for work whose size is known before it begins: who finds no room waits until others have left. Work that
+/// is larger than the whole is done alone.
+#[derive(Debug)]
+pub(crate) struct Room {
+    whole: u64,
+    used: Mutex<u64>,
+    left: Condvar,
+}
+
+/// A place in a [`Room`], until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Seat<'r> {
+    room: &'r Room,
+    bytes: u64,
+}
+
+impl Room {
+    /// Room for `whole` bytes.
+    pub(crate) fn new(whole: u64) -> Self {
+        Room { whole, used: Mutex::new(0), left: Condvar::new() }
+    }
+
+    /// Waits for room.
+    pub(crate) fn enter(&self, bytes: u64) -> Seat<'_> {
+        let bytes = bytes.min(self.whole);
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |used: &mut u64| *used > 0 && *used + bytes > self.whole;
+        *self.left.wait_while(used, full).unwrap_or_else(PoisonError::into_inner) += bytes;
+        Seat { room: self, bytes }
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        *self.room.used.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;
+        self.room.left.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_taken_in_order_as_soon_as_it_is_their_turn() {
+        let (mut results, mut taken) = (InOrder::new(), Vec::new());
+        let after: Vec<usize> = [2, 0, 3, 1, 4]
+            .into_iter()
+            .map(|n| {
+                results.put(n, n * 10, |result| taken.push(result));
+                taken.len()
+            })
+            .collect();
+        assert_eq!((taken, after), (vec![0, 10, 20, 30, 40], vec![0, 1, 1, 4, 5]));
+    }
+
+    #[test]
+    fn work_waits_for_room_and_the_largest_is_done_alone() {
+        let room = Room::new(10);
+        let (inside, most) = (Mutex::new(0), Mutex::new(0));
+        std::thread::scope(|scope| {
+            for bytes in [4, 3, 25, 6, 2, 9, 10, 1] {
+                let (room, inside, most) = (&room, &inside, &most);
+                scope.spawn(move || {
+                    let _seat = room.enter(bytes);
+                    let now = {
+                        let mut inside = inside.lock().unwrap();
+                        *inside += bytes;
+                        *inside
+                    };
+                    assert!(now <= 10 || now == 25, "{now}");
+                    let mut most = most.lock().unwrap();
+                    *most = now.max(*most);
+                    *inside.lock().unwrap() -= bytes;
+                });
+            }
+        });
+        assert_eq!((*most.lock().unwrap(), *room.used.lock().unwrap()), (25, 0));
     }
 }

@@ -43,6 +43,8 @@ pub struct Replayed {
     projection: Projection,
     events: Spool,
     subjects: Spool,
+    /// How many of the subjects are events without a key.
+    keyless: u64,
     lanes: Vec<Lane>,
     proof: Value,
     observation: Value,
@@ -181,6 +183,7 @@ struct Totals {
     faults: Faults,
     value_fault: Option<ValueFault>,
     value_faults: u64,
+    keyless: u64,
 }
 
 struct Worker<'r> {
@@ -239,6 +242,7 @@ pub fn examine(pinned: Pinned, env: &Env, logs: &[Box<dyn EventLog>]) -> Result<
         projection,
         events,
         subjects,
+        keyless: totals.keyless,
         proof,
         observation,
         tap,
@@ -340,6 +344,7 @@ fn deliver(
             rows.taker.as_mut().map_or(Ok(()), Taker::flush).map_err(engine)?;
             let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
             totals.faults.merge(rows.faults);
+            totals.keyless += rows.gatherer.keyless();
             let (first, count) = rows.gatherer.faults();
             totals.value_faults += count;
             totals.value_fault = match (totals.value_fault.take(), first) {

@@ -1,7 +1,6 @@
 //! Writing the draft: rows in canonical order are cut into parts of equal length; each part is laid out,
 //! digested and written by one worker while the merge goes on.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray};
@@ -18,6 +17,7 @@ use crate::engine::digest::{Hash, Tree, leaves, schema_digest};
 use crate::engine::merge::{BATCH_ROWS, Merged};
 use crate::pipeline::gate::{Env, Refusal};
 use crate::pipeline::label::{Labelled, STATUS};
+use crate::pipeline::parallel::InOrder;
 use crate::store::Ref;
 
 /// Begins the names of parts that are still being written.
@@ -67,7 +67,7 @@ pub(super) fn write(labelled: &Labelled, env: &Env, merged: Merged) -> Result<Wr
     };
     let workers = env.config.threads().clamp(1, 8);
     let queue = queued(env.config.memory());
-    let mut collected = Collected { waiting: BTreeMap::new(), files: Vec::new(), tree: Tree::new(), refusal: None };
+    let mut collected = Collected { parts: InOrder::new(), files: Vec::new(), tree: Tree::new(), refusal: None };
     std::thread::scope(|scope| -> Result<(), Refusal> {
         let (jobs, queue_of_jobs) = bounded::<Job>(0);
         let (results, finished) = unbounded::<Finished>();
@@ -103,7 +103,7 @@ fn queued(memory: u64) -> usize {
 
 /// Results in part order, however they finish.
 struct Collected {
-    waiting: BTreeMap<usize, (PartFile, Vec<Hash>)>,
+    parts: InOrder<(PartFile, Vec<Hash>)>,
     files: Vec<PartFile>,
     tree: Tree,
     refusal: Option<Refusal>,
@@ -112,14 +112,13 @@ struct Collected {
 impl Collected {
     fn take(&mut self, done: Finished) {
         match done.result {
-            Ok(part) => drop(self.waiting.insert(done.index, part)),
+            Ok(part) => self.parts.put(done.index, part, |(file, leaves)| {
+                self.tree.extend(&leaves);
+                self.files.push(file);
+            }),
             Err(refusal) => {
                 self.refusal.get_or_insert(refusal);
             }
-        }
-        while let Some((file, leaves)) = self.waiting.remove(&self.files.len()) {
-            self.tree.extend(&leaves);
-            self.files.push(file);
         }
     }
 }

@@ -7,24 +7,27 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryBuilder, Int32Array, Int64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::take;
-use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
+use arrow::datatypes::{Int32Type, Int64Type};
 
 use super::PHASE;
 use crate::contract::profile::{Agg, Availability, Feature, Group};
 use crate::contract::{Offset, ReasonCode};
 use crate::engine::EngineError;
-use crate::engine::merge::Offsets;
+use crate::engine::merge::{Offsets, SortedRuns};
 use crate::engine::order::places;
 use crate::engine::spool::group;
 use crate::engine::window::arrival::Arrivals;
 use crate::identity::{RowIds, RowPlace};
 use crate::pipeline::gate::{Env, Refusal};
 use crate::pipeline::label::{Labelled, decision_columns};
+use crate::pipeline::parallel::Room;
 use crate::pipeline::projection::{KEPT, Projection, event};
 use crate::pipeline::window_columns::{self, Rows, WindowFailure};
 
 /// How many times a shard's rows are held at once while it is computed.
 const COPIES: u64 = 3;
+/// Rows that are put together at once.
+const PIECE_ROWS: usize = 32_768;
 
 /// The ordering and naming columns of a shard.
 pub(in crate::pipeline) struct Events {
@@ -148,11 +151,17 @@ pub(in crate::pipeline) fn arrivals(group: &Group, events: &Events, ordered: &Or
     arrivals.map(Some).ok_or_else(|| EngineError::Internal("the rows of a shard have no order of arrival".into()))
 }
 
-/// Computes a shard. Also says how many of its rows used an event that arrived later than they did.
-pub(super) fn compute(labelled: &Labelled, env: &Env, schema: &SchemaRef, index: usize) -> Result<(RecordBatch, u64), Refusal> {
+/// What a shard came to.
+pub(super) struct Computed {
+    pub(super) rows: u64,
+    /// How many of them used an event that arrived later than they did.
+    pub(super) late: u64,
+}
+
+/// Computes a shard, whose rows become a run, once there is room for it.
+pub(super) fn compute(labelled: &Labelled, env: &Env, index: usize, room: &Room, runs: &SortedRuns) -> Result<Computed, Refusal> {
     let engine = |e: EngineError| Refusal::of_engine(PHASE, &e);
-    let batch = labelled.replayed().events().shard(index).map_err(engine)?;
-    let bytes = batch.get_array_memory_size() as u64;
+    let bytes = labelled.replayed().events().bytes(index);
     if bytes.saturating_mul(COPIES) > env.config.memory() {
         let message = format!(
             "shard {index} needs about {} MiB, more than limits.memory allows; its keys are too large to split",
@@ -160,6 +169,8 @@ pub(super) fn compute(labelled: &Labelled, env: &Env, schema: &SchemaRef, index:
         );
         return Err(Refusal::new(ReasonCode::MemoryBudget, PHASE, message));
     }
+    let _seat = room.enter(bytes.saturating_mul(COPIES));
+    let batch = labelled.replayed().events().shard(index).map_err(engine)?;
     let events = Events::of(&batch).map_err(engine)?;
     let ordered = order(&events);
     let (group, projection) = (labelled.pinned().group(), labelled.replayed().projection());
@@ -176,7 +187,8 @@ pub(super) fn compute(labelled: &Labelled, env: &Env, schema: &SchemaRef, index:
     };
     let kept = canonical(&events, &ordered);
     let late = kept.iter().filter(|at| late_positions.get(**at as usize) == Some(&true)).count() as u64;
-    assemble(labelled, schema, &batch, &events, &ordered, &kept, features, index).map(|out| (out, late)).map_err(engine)
+    assemble(labelled, runs, &batch, &events, &ordered, &kept, &features, index).map_err(engine)?;
+    Ok(Computed { rows: kept.len() as u64, late })
 }
 
 fn overflow(labelled: &Labelled, events: &Events, ordered: &Ordered, overflow: &window_columns::Overflow) -> Refusal {
@@ -294,26 +306,37 @@ fn mark_late(
 #[expect(clippy::too_many_arguments, reason = "the pieces of one row, gathered in one place")]
 fn assemble(
     labelled: &Labelled,
-    schema: &SchemaRef,
+    runs: &SortedRuns,
     batch: &RecordBatch,
     events: &Events,
     ordered: &Ordered,
     kept: &[u32],
-    features: Vec<ArrayRef>,
+    features: &[ArrayRef],
     index: usize,
-) -> Result<RecordBatch, EngineError> {
-    let positions = UInt32Array::from(kept.to_vec());
-    let rows: UInt32Array = kept.iter().map(|at| ordered.rows.get(*at as usize).copied()).collect();
-    let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
-    for at in [event::TS, event::LANE, event::OFFSET, event::EVENT_ID, event::HASH, event::KEY] {
-        columns.push(take(batch.columns().get(at).ok_or_else(internal)?, &rows, None)?);
+) -> Result<(), EngineError> {
+    let rows: Vec<u32> = kept.iter().filter_map(|at| ordered.rows.get(*at as usize).copied()).collect();
+    let (decisions, decided) = join_labels(labelled, events, &rows, index)?;
+    let mut run = runs.run();
+    for ((rows, kept), decided) in rows.chunks(PIECE_ROWS).zip(kept.chunks(PIECE_ROWS)).zip(decided.chunks(PIECE_ROWS)) {
+        let [rows, positions, decided] = [rows, kept, decided].map(|picked| UInt32Array::from(picked.to_vec()));
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(runs.schema().fields().len());
+        for at in [event::TS, event::LANE, event::OFFSET, event::EVENT_ID, event::HASH, event::KEY] {
+            columns.push(take(batch.columns().get(at).ok_or_else(internal)?, &rows, None)?);
+        }
+        columns.push(row_ids(labelled, batch, events, &rows)?);
+        for feature in features {
+            columns.push(take(feature, &positions, None)?);
+        }
+        for i in 0..labelled.pinned().vocabulary().len() {
+            let c = decision_columns(i);
+            for at in [c.value, c.status, c.observed, c.assertion] {
+                columns.push(take(decisions.columns().get(at).ok_or_else(internal)?, &decided, None)?);
+            }
+        }
+        run.push(RecordBatch::try_new(runs.schema().clone(), columns)?)?;
     }
-    columns.push(row_ids(labelled, batch, events, &rows)?);
-    for feature in features {
-        columns.push(take(&feature, &positions, None)?);
-    }
-    join_labels(labelled, events, &rows, index, &mut columns)?;
-    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+    run.end();
+    Ok(())
 }
 
 fn row_ids(labelled: &Labelled, batch: &RecordBatch, events: &Events, rows: &UInt32Array) -> Result<ArrayRef, EngineError> {
@@ -345,28 +368,16 @@ fn row_ids(labelled: &Labelled, batch: &RecordBatch, events: &Events, rows: &UIn
     Ok(Arc::new(builder.finish()))
 }
 
-fn join_labels(
-    labelled: &Labelled,
-    events: &Events,
-    rows: &UInt32Array,
-    index: usize,
-    columns: &mut Vec<ArrayRef>,
-) -> Result<(), EngineError> {
+/// The label decisions of a shard, and which of them is that of each row.
+fn join_labels(labelled: &Labelled, events: &Events, rows: &[u32], index: usize) -> Result<(RecordBatch, Vec<u32>), EngineError> {
     let decisions = labelled.decisions().shard(index)?;
     let ids = decisions.columns().first().and_then(|c| c.as_string_opt::<i32>()).ok_or_else(internal)?;
     if ids.len() != rows.len() {
         return Err(EngineError::Internal(format!("shard {index}: {} label decisions for {} rows", ids.len(), rows.len())));
     }
-    let wanted = rows.values().iter().map(|row| events.event_id.value(*row as usize));
+    let wanted = rows.iter().map(|row| events.event_id.value(*row as usize));
     let picked = places(ids, wanted).ok_or_else(|| EngineError::Internal(format!("shard {index}: a row without a label decision")))?;
-    let picked = UInt32Array::from(picked);
-    for i in 0..labelled.pinned().vocabulary().len() {
-        let c = decision_columns(i);
-        for at in [c.value, c.status, c.observed, c.assertion] {
-            columns.push(take(decisions.columns().get(at).ok_or_else(internal)?, &picked, None)?);
-        }
-    }
-    Ok(())
+    Ok((decisions, picked))
 }
 
 #[cfg(test)]

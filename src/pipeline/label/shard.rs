@@ -145,9 +145,7 @@ impl ShardOutcome {
         }
         self.violation_total += other.violation_total;
         self.violations.extend(other.violations);
-        // A leak outranks what is merely unreadable; within a code, the assertion id decides.
-        self.violations.sort_by(|a, b| (rank(a.code), &a.assertion).cmp(&(rank(b.code), &b.assertion)));
-        self.violations.truncate(KEPT);
+        self.trim_violations();
         self.late.extend(other.late);
         self.trim_late();
         self.id_conflict_total += other.id_conflict_total;
@@ -155,6 +153,12 @@ impl ShardOutcome {
         self.id_conflicts.sort();
         self.id_conflicts.truncate(KEPT);
         self.selection.push(other.selection.digest().as_bytes());
+    }
+
+    /// A leak outranks what is merely unreadable; within a code, the assertion id decides.
+    fn trim_violations(&mut self) {
+        self.violations.sort_by(|a, b| (rank(a.code), &a.assertion).cmp(&(rank(b.code), &b.assertion)));
+        self.violations.truncate(KEPT);
     }
 
     /// Keeps those nearest to the cut-off and those farthest from it, so that the worst one is told.
@@ -476,16 +480,17 @@ impl<'d> Decide<'d> {
         if let Some(counts) = outcome.types.get_mut(label_type) {
             counts.violations += 1;
         }
-        if outcome.violations.len() < KEPT {
-            outcome.violations.push(Violation {
-                code,
-                assertion: claims.assertion.value(row).to_owned(),
-                event_id: claims.event_id.value(row).to_owned(),
-                label_type,
-                observed: own,
-                delta_us: own.map(|o| o.saturating_sub(self.cutoff.0)),
-                why,
-            });
+        outcome.violations.push(Violation {
+            code,
+            assertion: claims.assertion.value(row).to_owned(),
+            event_id: claims.event_id.value(row).to_owned(),
+            label_type,
+            observed: own,
+            delta_us: own.map(|o| o.saturating_sub(self.cutoff.0)),
+            why,
+        });
+        if outcome.violations.len() >= 2 * KEPT {
+            outcome.trim_violations();
         }
         false
     }
@@ -549,6 +554,25 @@ fn record(decision: &Decision<'_>, label_type: usize, outcome: &mut ShardOutcome
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_leak_is_told_however_much_else_is_wrong_before_it() {
+        let violation = |code, n: usize| Violation {
+            code,
+            assertion: format!("a{n:05}"),
+            event_id: String::new(),
+            label_type: 0,
+            observed: None,
+            delta_us: None,
+            why: String::new(),
+        };
+        let mut outcome = ShardOutcome::new(1);
+        outcome.violations.extend((0..2 * KEPT).map(|n| violation(ReasonCode::LabelScopeInvalid, n)));
+        outcome.violations.push(violation(ReasonCode::LeakagePolicyViolation, 99_999));
+        outcome.trim_violations();
+        assert_eq!((outcome.violations.len(), outcome.violations[0].code), (KEPT, ReasonCode::LeakagePolicyViolation));
+        assert_eq!(outcome.violations[1].assertion, "a00000");
+    }
 
     #[test]
     fn of_many_late_assertions_the_nearest_and_the_farthest_are_told() {

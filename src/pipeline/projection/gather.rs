@@ -199,6 +199,7 @@ pub struct Gatherer<'p> {
     mask: Int64Builder,
     fields: Vec<ColumnBuilder>,
     faults: Faults,
+    keyless: u64,
 }
 
 impl<'p> Gatherer<'p> {
@@ -219,6 +220,7 @@ impl<'p> Gatherer<'p> {
             mask: Int64Builder::new(),
             fields: projection.fields.iter().map(|f| ColumnBuilder::new(f.field_type)).collect(),
             faults: Faults::default(),
+            keyless: 0,
         }
     }
 
@@ -284,6 +286,7 @@ impl<'p> Gatherer<'p> {
             fields: projection.fields.iter().map(|spec| field(lane, columns, spec, &key, &mut self.faults)).collect::<Result<_, _>>()?,
             key,
         };
+        self.keyless += taken.key.null_count() as u64;
         taken.hand_over(projection, self.events, self.subjects)
     }
 
@@ -304,7 +307,13 @@ impl<'p> Gatherer<'p> {
             mask: Arc::new(self.mask.finish()),
             fields: self.fields.iter_mut().map(ColumnBuilder::finish).collect::<Result<_, _>>()?,
         };
+        self.keyless += taken.key.null_count() as u64;
         taken.hand_over(self.projection, self.events, self.subjects)
+    }
+
+    /// How many of the events handed over have no key.
+    pub fn keyless(&self) -> u64 {
+        self.keyless
     }
 
     /// The first value that did not fit, and how many there were.

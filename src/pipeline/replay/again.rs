@@ -36,7 +36,15 @@ impl Replayed {
     pub fn keep(&self, env: &Env) -> Result<Value, Refusal> {
         let mut keep = Keep::begin(&self.pinned, env, PHASE);
         keep.rows("events", |share, to| self.events.save(share, to, |batch| go_on(env).map(|()| batch)))?;
-        keep.rows("keyless", |share, to| self.subjects.save(share, to, |batch| go_on(env).and_then(|()| keyless(&batch))))?;
+        // Nearly always there are none, and then nobody need look for them.
+        let none = Spool::new(
+            self.subjects.schema().clone(),
+            self.subjects.shards(),
+            self.work.budget(Waiting::Subjects),
+            self.work.scratch.clone(),
+        );
+        let subjects = if self.keyless > 0 { &self.subjects } else { &none };
+        keep.rows("keyless", |share, to| subjects.save(share, to, |batch| go_on(env).and_then(|()| keyless(&batch))))?;
         let fault = self.value_fault.as_ref().map(|(fault, total)| {
             json!({"lane": fault.lane, "offset": fault.offset, "field": fault.field, "declared": fault.declared, "found": fault.found, "total": total})
         });
@@ -71,8 +79,14 @@ impl Replayed {
                 if rows == Rows::All { add_subjects(&subjects, batch, shards) } else { Ok(()) }
             })
         })?;
+        let mut keyless = 0;
         if rows == Rows::All {
-            kept.rows("keyless", |from| subjects.load(from, |_, _| go_on(env)))?;
+            kept.rows("keyless", |from| {
+                subjects.load(from, |batch, _| {
+                    keyless += batch.num_rows() as u64;
+                    go_on(env)
+                })
+            })?;
         }
         Ok(Replayed {
             lanes: pinned.intent().lanes().into_iter().map(|(lane, _)| lane).collect(),
@@ -81,6 +95,7 @@ impl Replayed {
             projection,
             events,
             subjects,
+            keyless,
             proof,
             observation,
             tap: None,
