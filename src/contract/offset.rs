@@ -166,8 +166,8 @@ impl From<u64> for Offset {
 impl fmt::Display for Offset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.to_u64() {
-            Some(n) => write!(f, "{n}"),
-            None => write!(f, "{}", U192::from_be_bytes(self.to_bytes())),
+            Some(n) => fmt::Display::fmt(&n, f),
+            None => fmt::Display::fmt(&U192::from_be_bytes(self.to_bytes()), f),
         }
     }
 }

@@ -16,8 +16,8 @@ pub type Hash = [u8; OUT_LEN];
 
 /// Most texts side by side.
 const LANES: usize = 16;
-/// Block counts before the last block of a text of one chunk.
-const HEADS: usize = CHUNK_LEN / BLOCK_LEN;
+/// Blocks of a text of one chunk.
+const BLOCKS: usize = CHUNK_LEN / BLOCK_LEN;
 const CHUNK_START: u8 = 1;
 const CHUNK_END: u8 = 2;
 const ROOT: u8 = 8;
@@ -29,8 +29,15 @@ const START: [u32; 8] = [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x5
 pub struct Texts {
     bytes: Vec<u8>,
     ends: Vec<usize>,
-    /// Texts by their number of blocks before the last one.
-    by_heads: [Vec<usize>; HEADS],
+    /// Texts by how many blocks of them go side by side: all of them, where the last one is a whole one.
+    by_blocks: [Groups; BLOCKS + 1],
+}
+
+#[derive(Debug, Default)]
+struct Groups {
+    whole: Vec<usize>,
+    /// Texts that have a last block of their own besides.
+    ended: Vec<usize>,
 }
 
 impl Texts {
@@ -62,6 +69,14 @@ impl Texts {
         self.ends.push(self.bytes.len());
     }
 
+    /// Ends the text that is being written after zeros up to a whole block: such texts go side by side to the end.
+    /// It is for texts that tell by themselves where they end.
+    pub fn end_of_blocks(&mut self) {
+        let begun = self.ends.last().copied().unwrap_or_default();
+        self.bytes.resize(begun + blocks(self.bytes.len() - begun), 0);
+        self.end();
+    }
+
     fn get(&self, text: usize) -> &[u8] {
         let at = |end: Option<&usize>| end.copied().unwrap_or_default();
         let start = text.checked_sub(1).map_or(0, |before| at(self.ends.get(before)));
@@ -74,61 +89,73 @@ impl Texts {
         out.resize(first + self.len(), [0; OUT_LEN]);
         let hashes = out.get_mut(first..).unwrap_or_default();
         for text in 0..self.len() {
-            let bytes = self.get(text);
-            // The last block, which may be a whole one, ends the digest and goes alone.
-            let heads = bytes.len().saturating_sub(1) / BLOCK_LEN;
-            match self.by_heads.get_mut(heads) {
-                Some(texts) => texts.push(text),
-                None => set(hashes, text, *blake3::hash(self.get(text)).as_bytes()),
+            let (length, blocks) = (self.get(text).len(), self.get(text).len() / BLOCK_LEN);
+            match self.by_blocks.get_mut(blocks) {
+                Some(groups) if blocks > 0 && length == blocks * BLOCK_LEN => groups.whole.push(text),
+                Some(groups) if length < CHUNK_LEN => groups.ended.push(text),
+                _ => set(hashes, text, *blake3::hash(self.get(text)).as_bytes()),
             }
         }
         let platform = Platform::detect();
-        let by_heads = std::mem::take(&mut self.by_heads);
-        for (heads, texts) in by_heads.iter().enumerate() {
-            self.of_length(platform, heads, texts, hashes);
+        let mut by_blocks = std::mem::take(&mut self.by_blocks);
+        for (blocks, Groups { whole, ended }) in by_blocks.iter_mut().enumerate() {
+            self.of_length(platform, blocks, whole, CHUNK_END | ROOT, hashes);
+            self.of_length(platform, blocks, ended, 0, hashes);
+            whole.clear();
+            ended.clear();
         }
-        self.by_heads = by_heads;
-        self.by_heads.iter_mut().for_each(Vec::clear);
+        self.by_blocks = by_blocks;
         self.bytes.clear();
         self.ends.clear();
     }
 
     /// The length of what goes side by side is part of a type, so each has an arm.
-    fn of_length(&self, platform: Platform, heads: usize, texts: &[usize], hashes: &mut [Hash]) {
-        match heads {
+    fn of_length(&self, platform: Platform, blocks: usize, texts: &[usize], end: u8, hashes: &mut [Hash]) {
+        match blocks {
             0 => texts.iter().for_each(|text| set(hashes, *text, last(platform, START, CHUNK_START, self.get(*text)))),
-            1 => self.side_by_side::<64>(platform, texts, hashes),
-            2 => self.side_by_side::<128>(platform, texts, hashes),
-            3 => self.side_by_side::<192>(platform, texts, hashes),
-            4 => self.side_by_side::<256>(platform, texts, hashes),
-            5 => self.side_by_side::<320>(platform, texts, hashes),
-            6 => self.side_by_side::<384>(platform, texts, hashes),
-            7 => self.side_by_side::<448>(platform, texts, hashes),
-            8 => self.side_by_side::<512>(platform, texts, hashes),
-            9 => self.side_by_side::<576>(platform, texts, hashes),
-            10 => self.side_by_side::<640>(platform, texts, hashes),
-            11 => self.side_by_side::<704>(platform, texts, hashes),
-            12 => self.side_by_side::<768>(platform, texts, hashes),
-            13 => self.side_by_side::<832>(platform, texts, hashes),
-            14 => self.side_by_side::<896>(platform, texts, hashes),
-            15 => self.side_by_side::<960>(platform, texts, hashes),
+            1 => self.side_by_side::<64>(platform, texts, end, hashes),
+            2 => self.side_by_side::<128>(platform, texts, end, hashes),
+            3 => self.side_by_side::<192>(platform, texts, end, hashes),
+            4 => self.side_by_side::<256>(platform, texts, end, hashes),
+            5 => self.side_by_side::<320>(platform, texts, end, hashes),
+            6 => self.side_by_side::<384>(platform, texts, end, hashes),
+            7 => self.side_by_side::<448>(platform, texts, end, hashes),
+            8 => self.side_by_side::<512>(platform, texts, end, hashes),
+            9 => self.side_by_side::<576>(platform, texts, end, hashes),
+            10 => self.side_by_side::<640>(platform, texts, end, hashes),
+            11 => self.side_by_side::<704>(platform, texts, end, hashes),
+            12 => self.side_by_side::<768>(platform, texts, end, hashes),
+            13 => self.side_by_side::<832>(platform, texts, end, hashes),
+            14 => self.side_by_side::<896>(platform, texts, end, hashes),
+            15 => self.side_by_side::<960>(platform, texts, end, hashes),
+            16 => self.side_by_side::<1_024>(platform, texts, end, hashes),
             _ => {}
         }
     }
 
-    fn side_by_side<const N: usize>(&self, platform: Platform, texts: &[usize], hashes: &mut [Hash]) {
+    /// Digests texts from their first `N` bytes, and from a last block where `end` says that there is one to come.
+    fn side_by_side<const N: usize>(&self, platform: Platform, texts: &[usize], end: u8, hashes: &mut [Hash]) {
         let mut heads: Vec<&[u8; N]> = Vec::with_capacity(LANES);
         let mut values = [0u8; LANES * OUT_LEN];
         for group in texts.chunks(LANES) {
             heads.clear();
             heads.extend(group.iter().filter_map(|text| self.get(*text).first_chunk::<N>()));
-            platform.hash_many(&heads, &START, 0, IncrementCounter::No, 0, CHUNK_START, 0, &mut values);
-            for (text, value) in group.iter().zip(values.chunks_exact(OUT_LEN)) {
-                let rest = self.get(*text).get(N..).unwrap_or_default();
-                set(hashes, *text, last(platform, words(value), 0, rest));
+            platform.hash_many(&heads, &START, 0, IncrementCounter::No, 0, CHUNK_START, end, &mut values);
+            for (text, value) in group.iter().zip(values.as_chunks::<OUT_LEN>().0) {
+                if end == 0 {
+                    let rest = self.get(*text).get(N..).unwrap_or_default();
+                    set(hashes, *text, last(platform, words(value), 0, rest));
+                } else {
+                    set(hashes, *text, *value);
+                }
             }
         }
     }
+}
+
+/// The length of a text in whole blocks.
+pub fn blocks(length: usize) -> usize {
+    length.next_multiple_of(BLOCK_LEN)
 }
 
 fn set(hashes: &mut [Hash], at: usize, hash: Hash) {
@@ -167,7 +194,13 @@ mod tests {
     fn every_length_has_the_digest_that_it_has_alone() {
         let text = |length: usize| -> Vec<u8> { (0..length).map(|at| (at * 31 + length) as u8).collect() };
         // Lengths in an order that mixes the groups, some of them often enough to fill all lanes.
-        let lengths: Vec<usize> = (0..2 * CHUNK_LEN + 3).map(|n| n * 577 % (2 * CHUNK_LEN + 3)).chain([450; 40]).chain([65; 17]).collect();
+        let lengths: Vec<usize> = (0..2 * CHUNK_LEN + 3)
+            .map(|n| n * 577 % (2 * CHUNK_LEN + 3))
+            .chain([450; 40])
+            .chain([65; 17])
+            .chain([64; 19])
+            .chain([1024; 18])
+            .collect();
         let mut texts = Texts::new();
         let mut found = vec![[7; OUT_LEN]];
         for length in &lengths {
@@ -185,5 +218,20 @@ mod tests {
         texts.digest_into(&mut found);
         assert_eq!(found, [*blake3::hash(b"once more").as_bytes()]);
         assert!(texts.is_empty());
+    }
+
+    #[test]
+    fn a_text_of_whole_blocks_ends_in_zeros() {
+        for length in [0, 1, 63, 64, 65, 127, 128, 1_000, 1_024, 1_025] {
+            let (mut texts, mut found) = (Texts::new(), Vec::new());
+            let text = vec![7; length];
+            for _ in 0..3 {
+                texts.text().extend_from_slice(&text);
+                texts.end_of_blocks();
+            }
+            texts.digest_into(&mut found);
+            let padded = [text, vec![0; length.div_ceil(64) * 64 - length]].concat();
+            assert_eq!(found, [*blake3::hash(&padded).as_bytes(); 3], "{length}");
+        }
     }
 }

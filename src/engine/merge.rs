@@ -3,9 +3,6 @@
 //! The order is (ts, lane, offset); lanes are numbered by (topic, partition, kind), so this is the
 //! canonical order of rows, and (lane, offset) is unique, so it is total.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::collections::binary_heap::PeekMut;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, AsArray, Int32Array, Int64Array, RecordBatch, StringArray};
@@ -15,6 +12,7 @@ use arrow::datatypes::{DataType, Int32Type, Int64Type, SchemaRef};
 use super::EngineError;
 use super::scratch::{Budget, Scratch};
 use super::spill::{Place, Spill};
+use super::tournament::Tournament;
 use crate::contract::Offset;
 
 /// Rows of a batch that goes out.
@@ -151,15 +149,15 @@ impl SortedRuns {
     /// Spill space that fails.
     pub fn merge(self, columns: OrderColumns) -> Result<Merged, EngineError> {
         let runs = self.runs.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let mut merged = Merged { columns, spill: self.spill, cursors: Vec::new(), heap: BinaryHeap::new() };
-        for pieces in runs {
-            let index = merged.cursors.len();
-            merged.cursors.push(Cursor { pieces: pieces.into_iter(), batch: None, row: 0, held: None });
+        let cursor = |pieces: Vec<Piece>| Cursor { pieces: pieces.into_iter(), batch: None, row: 0, held: None };
+        let mut merged =
+            Merged { columns, spill: self.spill, cursors: runs.into_iter().map(cursor).collect(), heads: Tournament::new(Vec::new()) };
+        let mut heads = Vec::with_capacity(merged.cursors.len());
+        for index in 0..merged.cursors.len() {
             merged.load(index)?;
-            if let Some(key) = merged.head(index) {
-                merged.heap.push(Reverse((key, index)));
-            }
+            heads.push(merged.head(index));
         }
+        merged.heads = Tournament::new(heads);
         Ok(merged)
     }
 }
@@ -211,7 +209,7 @@ pub struct Merged {
     columns: OrderColumns,
     spill: Spill,
     cursors: Vec<Cursor>,
-    heap: BinaryHeap<Reverse<(Key, usize)>>,
+    heads: Tournament<Key>,
 }
 
 impl Merged {
@@ -241,7 +239,7 @@ impl Merged {
         let mut held: Vec<RecordBatch> = Vec::new();
         let mut picks: Vec<(usize, usize)> = Vec::with_capacity(BATCH_ROWS);
         while picks.len() < BATCH_ROWS {
-            let Some(Reverse((_, index))) = self.heap.peek().copied() else { break };
+            let Some(index) = self.heads.first() else { break };
             let Some(cursor) = self.cursors.get_mut(index) else { break };
             let Some((_, batch, _)) = &cursor.batch else { break };
             let slot = *cursor.held.get_or_insert_with(|| {
@@ -254,12 +252,7 @@ impl Merged {
                 self.load(index)?;
             }
             let next = self.head(index);
-            if let Some(mut top) = self.heap.peek_mut() {
-                match next {
-                    Some(key) => *top = Reverse((key, index)),
-                    None => drop(PeekMut::pop(top)),
-                }
-            }
+            self.heads.next(next);
         }
         for cursor in &mut self.cursors {
             cursor.held = None;

@@ -13,6 +13,7 @@ pub mod shard;
 pub mod sorter;
 pub mod spill;
 pub mod spool;
+pub mod tournament;
 pub mod window;
 
 /// What can go wrong in a kernel, by what the caller can do.

@@ -1,14 +1,14 @@
 //! External sort of fixed-width records, compared as bytes: sorted runs in memory, spilled beyond the
 //! budget, merged at the end. Used for what must be seen in offset order, however it arrived.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::cmp::Ordering;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::EngineError;
 use super::scratch::{Budget, Scratch};
+use super::tournament::Tournament;
 
 /// Sorts records of `W` bytes.
 #[derive(Debug)]
@@ -129,58 +129,39 @@ impl<const W: usize> Run<W> {
     }
 }
 
-/// The next record of a run.
-struct Head<const W: usize> {
-    record: [u8; W],
-    run: usize,
-}
+/// A record in the order of its bytes.
+#[derive(PartialEq, Eq)]
+struct Bytes<const W: usize>([u8; W]);
 
-impl<const W: usize> Ord for Head<W> {
+impl<const W: usize> Ord for Bytes<W> {
     fn cmp(&self, other: &Self) -> Ordering {
-        compare(&self.record, &other.record).then(self.run.cmp(&other.run))
+        compare(&self.0, &other.0)
     }
 }
 
-impl<const W: usize> PartialOrd for Head<W> {
+impl<const W: usize> PartialOrd for Bytes<W> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<const W: usize> PartialEq for Head<W> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl<const W: usize> Eq for Head<W> {}
-
 /// Records of several sorted runs in one order.
 pub struct Merge<const W: usize> {
     runs: Vec<Run<W>>,
-    heap: BinaryHeap<Reverse<Head<W>>>,
+    heads: Tournament<Bytes<W>>,
     held: Option<(Arc<Budget>, u64)>,
 }
 
 impl<const W: usize> Merge<W> {
     fn new(mut runs: Vec<Run<W>>) -> Result<Self, EngineError> {
-        let mut heap = BinaryHeap::with_capacity(runs.len());
-        for (run, records) in runs.iter_mut().enumerate() {
-            if let Some(record) = records.next()? {
-                heap.push(Reverse(Head { record, run }));
-            }
-        }
-        Ok(Merge { runs, heap, held: None })
+        let heads = runs.iter_mut().map(|run| Ok(run.next()?.map(Bytes))).collect::<Result<_, EngineError>>()?;
+        Ok(Merge { runs, heads: Tournament::new(heads), held: None })
     }
 
     fn step(&mut self) -> Result<Option<[u8; W]>, EngineError> {
-        let Some(mut top) = self.heap.peek_mut() else { return Ok(None) };
-        let Some(run) = self.runs.get_mut(top.0.run) else { return Ok(None) };
-        let record = match run.next()? {
-            Some(next) => std::mem::replace(&mut top.0.record, next),
-            None => std::collections::binary_heap::PeekMut::pop(top).0.record,
-        };
-        Ok(Some(record))
+        let Some(run) = self.heads.first().and_then(|run| self.runs.get_mut(run)) else { return Ok(None) };
+        let next = run.next()?;
+        Ok(self.heads.next(next.map(Bytes)).map(|record| record.0))
     }
 }
 

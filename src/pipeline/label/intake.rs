@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::PHASE;
 use crate::contract::ReasonCode;
-use crate::digest::many::{Hash, Texts};
+use crate::digest::many::{Hash, Texts, blocks};
 use crate::digest::pieces::Pieces;
 use crate::engine::EngineError;
 use crate::engine::shard::shards_of;
@@ -97,6 +97,7 @@ fn short(hash: &Hash) -> [u8; 16] {
 pub(super) fn id_digest(id: &str) -> [u8; 16] {
     let mut text = Vec::with_capacity(id.len() + 8);
     part(id.as_bytes(), &mut text);
+    text.resize(blocks(text.len()), 0);
     short(blake3::hash(&text).as_bytes())
 }
 
@@ -226,10 +227,11 @@ struct Stamps {
     embedded: Option<Option<Instant>>,
 }
 
-/// The two texts that an assertion's id and its content are digested from.
+/// The two texts that an assertion's id and its content are digested from. Each part has its length before it, so
+/// zeros behind the last one change nothing.
 fn push_texts(assertion: &Assertion<'_>, stamps: &Stamps, texts: &mut Texts) {
     part(assertion.id.as_bytes(), texts.text());
-    texts.end();
+    texts.end_of_blocks();
     let out = texts.text();
     part(assertion.event_id.as_bytes(), out);
     part(assertion.label_type.as_bytes(), out);
@@ -244,7 +246,7 @@ fn push_texts(assertion: &Assertion<'_>, stamps: &Stamps, texts: &mut Texts) {
         }
     }
     stated(b'+', assertion.payload_hash.map(str::as_bytes), out);
-    texts.end();
+    texts.end_of_blocks();
 }
 
 /// A part that may be absent: a mark before what is there tells it from an empty one.
