@@ -276,6 +276,7 @@ impl Iterator for Merged {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::scratch::bytes_of;
     use arrow::datatypes::{Field, Schema};
     use proptest::prelude::*;
 
@@ -311,5 +312,31 @@ mod tests {
             prop_assert_eq!(found, wanted);
             prop_assert_eq!(budget.used(), 0);
         }
+    }
+
+    #[test]
+    fn what_the_merge_holds_does_not_grow_with_the_number_of_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let columns = [("ts", DataType::Int64), ("lane", DataType::Int32), ("offset", DataType::Int64)];
+        let schema: SchemaRef = Arc::new(Schema::new(columns.map(|(name, of)| Field::new(name, of, false)).to_vec()));
+        let (runs, rows, limit) = (200i64, 3_000, 1_000_000);
+        let scratch = Arc::new(Scratch::new(dir.path(), "t", "1").unwrap());
+        let sorted = SortedRuns::new(schema.clone(), runs as usize, Arc::new(Budget::new(limit)), scratch);
+        for number in 0..runs {
+            let mut run = sorted.run();
+            let ts = Int64Array::from_iter_values(0..rows);
+            let (lane, offset) =
+                (Int32Array::from_value(0, rows as usize), (0..rows).map(|row| row * runs + number).collect::<Int64Array>());
+            run.push(RecordBatch::try_new(schema.clone(), vec![Arc::new(ts), Arc::new(lane), Arc::new(offset)]).unwrap()).unwrap();
+            run.end();
+        }
+        let mut merged = sorted.merge(OrderColumns { ts: 0, lane: 1, offset: 2 }).unwrap();
+        let mut found = 0;
+        while let Some(batch) = merged.next() {
+            found += batch.unwrap().num_rows();
+            let held = merged.cursors.iter().filter_map(|cursor| cursor.batch.as_ref()).map(|(_, batch, _)| bytes_of(batch).unwrap());
+            assert!(held.sum::<u64>() <= limit);
+        }
+        assert_eq!(found as i64, runs * rows);
     }
 }

@@ -19,7 +19,7 @@ use crate::engine::spool::group;
 use crate::engine::window::arrival::Arrivals;
 use crate::identity::{RowIds, RowPlace};
 use crate::pipeline::gate::{Env, Refusal};
-use crate::pipeline::label::{Labelled, decision_columns};
+use crate::pipeline::label::Labelled;
 use crate::pipeline::parallel::Room;
 use crate::pipeline::projection::{KEPT, Projection, event};
 use crate::pipeline::window_columns::{self, Rows, WindowFailure};
@@ -66,6 +66,13 @@ pub(in crate::pipeline) struct Ordered {
     pub(in crate::pipeline) rows: Vec<u32>,
     pub(in crate::pipeline) groups: Vec<Range<usize>>,
     pub(in crate::pipeline) ts: Vec<i64>,
+}
+
+impl Ordered {
+    /// The rows at some positions.
+    fn rows_at(&self, positions: &[u32]) -> Vec<u32> {
+        positions.iter().filter_map(|at| self.rows.get(*at as usize).copied()).collect()
+    }
 }
 
 impl Events {
@@ -173,6 +180,9 @@ pub(super) fn compute(labelled: &Labelled, env: &Env, index: usize, room: &Room,
     let batch = labelled.replayed().events().shard(index).map_err(engine)?;
     let events = Events::of(&batch).map_err(engine)?;
     let ordered = order(&events);
+    let kept = canonical(&events, &ordered);
+    // Before there are features: the largest shards are where memory is short.
+    let decided = join_labels(labelled, &events, &ordered, &kept, index).map_err(engine)?;
     let (group, projection) = (labelled.pinned().group(), labelled.replayed().projection());
     let arrivals = arrivals(group, &events, &ordered).map_err(engine)?;
     let rows = Rows { rows: &ordered.rows, groups: &ordered.groups, ts: &ordered.ts, arrival: arrivals.as_ref(), asking: None };
@@ -185,9 +195,8 @@ pub(super) fn compute(labelled: &Labelled, env: &Env, index: usize, room: &Room,
         Some(_) => Vec::new(),
         None => late_use(&events, &ordered, &Reach::of(group, projection)),
     };
-    let kept = canonical(&events, &ordered);
     let late = kept.iter().filter(|at| late_positions.get(**at as usize) == Some(&true)).count() as u64;
-    assemble(labelled, runs, &batch, &events, &ordered, &kept, &features, index).map_err(engine)?;
+    assemble(labelled, runs, &batch, &events, &ordered, &kept, &features, &decided).map_err(engine)?;
     Ok(Computed { rows: kept.len() as u64, late })
 }
 
@@ -312,13 +321,12 @@ fn assemble(
     ordered: &Ordered,
     kept: &[u32],
     features: &[ArrayRef],
-    index: usize,
+    decided: &Decided,
 ) -> Result<(), EngineError> {
-    let rows: Vec<u32> = kept.iter().filter_map(|at| ordered.rows.get(*at as usize).copied()).collect();
-    let (decisions, decided) = join_labels(labelled, events, &rows, index)?;
     let mut run = runs.run();
-    for ((rows, kept), decided) in rows.chunks(PIECE_ROWS).zip(kept.chunks(PIECE_ROWS)).zip(decided.chunks(PIECE_ROWS)) {
-        let [rows, positions, decided] = [rows, kept, decided].map(|picked| UInt32Array::from(picked.to_vec()));
+    for (kept, decided_of) in kept.chunks(PIECE_ROWS).zip(decided.of.chunks(PIECE_ROWS)) {
+        let (positions, decided_of) = (UInt32Array::from(kept.to_vec()), UInt32Array::from(decided_of.to_vec()));
+        let rows = UInt32Array::from(ordered.rows_at(kept));
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(runs.schema().fields().len());
         for at in [event::TS, event::LANE, event::OFFSET, event::EVENT_ID, event::HASH, event::KEY] {
             columns.push(take(batch.columns().get(at).ok_or_else(internal)?, &rows, None)?);
@@ -327,11 +335,8 @@ fn assemble(
         for feature in features {
             columns.push(take(feature, &positions, None)?);
         }
-        for i in 0..labelled.pinned().vocabulary().len() {
-            let c = decision_columns(i);
-            for at in [c.value, c.status, c.observed, c.assertion] {
-                columns.push(take(decisions.columns().get(at).ok_or_else(internal)?, &decided, None)?);
-            }
+        for column in &decided.columns {
+            columns.push(take(column, &decided_of, None)?);
         }
         run.push(RecordBatch::try_new(runs.schema().clone(), columns)?)?;
     }
@@ -368,16 +373,25 @@ fn row_ids(labelled: &Labelled, batch: &RecordBatch, events: &Events, rows: &UIn
     Ok(Arc::new(builder.finish()))
 }
 
-/// The label decisions of a shard, and which of them is that of each row.
-fn join_labels(labelled: &Labelled, events: &Events, rows: &[u32], index: usize) -> Result<(RecordBatch, Vec<u32>), EngineError> {
+/// The label decisions of a shard.
+struct Decided {
+    /// Their columns type by type, in the order in which they stand in a row.
+    columns: Vec<ArrayRef>,
+    /// Which of them is that of each row.
+    of: Vec<u32>,
+}
+
+fn join_labels(labelled: &Labelled, events: &Events, ordered: &Ordered, kept: &[u32], index: usize) -> Result<Decided, EngineError> {
     let decisions = labelled.decisions().shard(index)?;
-    let ids = decisions.columns().first().and_then(|c| c.as_string_opt::<i32>()).ok_or_else(internal)?;
-    if ids.len() != rows.len() {
-        return Err(EngineError::Internal(format!("shard {index}: {} label decisions for {} rows", ids.len(), rows.len())));
+    let (ids, columns) = decisions.columns().split_first().ok_or_else(internal)?;
+    let ids = ids.as_string_opt::<i32>().ok_or_else(internal)?;
+    if ids.len() != kept.len() {
+        return Err(EngineError::Internal(format!("shard {index}: {} label decisions for {} rows", ids.len(), kept.len())));
     }
+    let rows = ordered.rows_at(kept);
     let wanted = rows.iter().map(|row| events.event_id.value(*row as usize));
-    let picked = places(ids, wanted).ok_or_else(|| EngineError::Internal(format!("shard {index}: a row without a label decision")))?;
-    Ok((decisions, picked))
+    let of = places(ids, wanted).ok_or_else(|| EngineError::Internal(format!("shard {index}: a row without a label decision")))?;
+    Ok(Decided { columns: columns.to_vec(), of })
 }
 
 #[cfg(test)]
