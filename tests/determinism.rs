@@ -343,6 +343,52 @@ fn a_backdated_column_of_a_sqlite_timeline_is_a_leak() {
 }
 
 #[test]
+fn a_leak_is_told_however_many_unreadable_assertions_come_before_it() {
+    let w = Workspace::flights();
+    // Several times as many as are kept as evidence.
+    let once = assertions(&w);
+    let copy = |n: usize| once.iter().map(move |a| (a.clone(), format!("{n}{}", &a["label_assertion_id"].as_str().unwrap()[1..])));
+    let renamed = (0..5).flat_map(copy).map(|(mut a, id)| {
+        a["label_assertion_id"] = json!(id);
+        a["effective_time"] = json!("some day");
+        a
+    });
+    let mut all: Vec<Value> = renamed.collect();
+    all.sort_by_key(|a| a["label_subject_key"]["event_id"].to_string());
+    sqlite(&w, "timeline.db", &all, "delete");
+    let leak = all.last_mut().unwrap();
+    let victim = leak["label_assertion_id"].as_str().unwrap().to_owned();
+    leak["observed_time"] = json!("2014-01-01T00:00:00.000000Z");
+    let db = rusqlite::Connection::open(w.path("timeline.db")).unwrap();
+    db.execute("UPDATE ls_label_timeline SET assertion_json = ?1 WHERE label_assertion_id = ?2", [&leak.to_string(), &victim]).unwrap();
+    drop(db);
+    let output = w.ofs_with(&[("OFS_PATHS_LABELS", "timeline.db")], &["run", w.path("intents/train.json").to_str().unwrap(), "--json"]);
+    let reason = output.refused(3, "LEAKAGE_POLICY_VIOLATION").json()["reason"].to_string();
+    assert!(reason.contains(&victim), "{reason}");
+    w.assert_nothing_published(FLIGHTS_RUN);
+}
+
+#[test]
+fn one_assertion_id_with_two_contents_is_never_chosen_between() {
+    let w = Workspace::flights();
+    let mut all = assertions(&w);
+    // Word for word the same once more is one assertion; another spelling of its instant, too.
+    let mut twice = all[3].clone();
+    twice["observed_time"] = json!(twice["observed_time"].as_str().unwrap().replace(".000000Z", "+00:00"));
+    let same = [all.clone(), vec![all[3].clone(), twice]].concat();
+    w.write("labels/assertions.jsonl", lines(&same));
+    w.ofs_with(&[], &["run", w.path("intents/audit.json").to_str().unwrap()]).expect(0);
+    let victim = all[3]["label_assertion_id"].as_str().unwrap().to_owned();
+    let mut other = all[3].clone();
+    other["label_value"] = json!(if other["label_value"] == "FRAUD_TRUE" { "FRAUD_FALSE" } else { "FRAUD_TRUE" });
+    all.push(other);
+    w.write("labels/assertions.jsonl", lines(&all));
+    let output = w.ofs_with(&[], &["run", w.path("intents/train.json").to_str().unwrap(), "--json"]);
+    let reason = output.refused(3, "LABEL_TIMELINE_INCONSISTENT").json()["reason"].to_string();
+    assert!(reason.contains(&victim), "{reason}");
+}
+
+#[test]
 fn what_is_already_published_is_answered_without_a_replay() {
     let w = Workspace::flights();
     let first = w.build("train");

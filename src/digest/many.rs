@@ -73,7 +73,7 @@ impl Texts {
     /// It is for texts that tell by themselves where they end.
     pub fn end_of_blocks(&mut self) {
         let begun = self.ends.last().copied().unwrap_or_default();
-        self.bytes.resize(begun + blocks(self.bytes.len() - begun), 0);
+        self.bytes.resize(begun + (self.bytes.len() - begun).next_multiple_of(BLOCK_LEN), 0);
         self.end();
     }
 
@@ -133,7 +133,8 @@ impl Texts {
         }
     }
 
-    /// Digests texts from their first `N` bytes, and from a last block where `end` says that there is one to come.
+    /// Digests texts from their first `N` bytes. `end` has the flags of a digest's end where that is all of them;
+    /// without flags there is a last block to come.
     fn side_by_side<const N: usize>(&self, platform: Platform, texts: &[usize], end: u8, hashes: &mut [Hash]) {
         let mut heads: Vec<&[u8; N]> = Vec::with_capacity(LANES);
         let mut values = [0u8; LANES * OUT_LEN];
@@ -151,11 +152,6 @@ impl Texts {
             }
         }
     }
-}
-
-/// The length of a text in whole blocks.
-pub fn blocks(length: usize) -> usize {
-    length.next_multiple_of(BLOCK_LEN)
 }
 
 fn set(hashes: &mut [Hash], at: usize, hash: Hash) {

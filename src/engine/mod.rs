@@ -39,6 +39,9 @@ impl From<arrow::error::ArrowError> for EngineError {
     fn from(error: arrow::error::ArrowError) -> Self {
         match error {
             arrow::error::ArrowError::IoError(message, _) => EngineError::Scratch { place: "arrow file".into(), message },
+            arrow::error::ArrowError::OffsetOverflowError(_) => {
+                EngineError::Memory("the texts of one unit of work are longer than two gigabytes together".into())
+            }
             other => EngineError::Internal(other.to_string()),
         }
     }

@@ -1,8 +1,11 @@
 //! Spill space and the memory budget that decides when it is used (decision 3).
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, RecordBatch};
 
@@ -23,13 +26,13 @@ fn later(attempt: &str, than: &str) -> bool {
     matches!((attempt.parse::<u64>(), than.parse::<u64>()), (Ok(a), Ok(b)) if a > b)
 }
 
-fn failed(place: &Path, error: &std::io::Error) -> EngineError {
+fn failed(place: &Path, error: &io::Error) -> EngineError {
     EngineError::Scratch { place: place.display().to_string(), message: error.to_string() }
 }
 
 impl Scratch {
     /// Makes the folder `<root>/ofs-scratch-<owner>-<attempt>`, after removing what earlier attempts of
-    /// the same owner left: whoever still writes there was superseded, and fails rather than mixing in.
+    /// the same owner left: whoever still writes there was superseded, and finds no folder for another file.
     /// Later attempts are left alone: this one may itself be superseded without knowing.
     ///
     /// # Errors
@@ -56,20 +59,80 @@ impl Scratch {
         let file = fs::File::create_new(&path).map_err(|e| failed(&path, &e))?;
         Ok((path, file))
     }
-
-    /// Opens a file again.
-    ///
-    /// # Errors
-    /// The environment's.
-    pub fn open(&self, path: &Path) -> Result<fs::File, EngineError> {
-        fs::File::open(path).map_err(|e| failed(path, &e))
-    }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
         // Nothing can be done here where this fails; `ofs doctor --sweep` finds what stays.
         let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A file of spill space: made when it is first written to, removed with its owner, read by position. What is open
+/// at once does not grow with the data.
+#[derive(Debug)]
+pub struct SpillFile {
+    kind: &'static str,
+    scratch: Arc<Scratch>,
+    file: Mutex<Option<(PathBuf, Arc<File>)>>,
+    end: AtomicU64,
+}
+
+impl SpillFile {
+    /// Nothing yet; `kind` begins the file's name.
+    pub fn new(kind: &'static str, scratch: Arc<Scratch>) -> Self {
+        SpillFile { kind, scratch, file: Mutex::new(None), end: AtomicU64::new(0) }
+    }
+
+    fn file(&self) -> Result<(PathBuf, Arc<File>), EngineError> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = file.as_ref() {
+            return Ok(file.clone());
+        }
+        let (path, created) = self.scratch.create(self.kind)?;
+        Ok(file.insert((path, Arc::new(created))).clone())
+    }
+
+    /// A place of `length` bytes behind all others.
+    pub fn reserve(&self, length: usize) -> u64 {
+        self.end.fetch_add(length as u64, Ordering::Relaxed)
+    }
+
+    /// Writes into a place that was reserved.
+    ///
+    /// # Errors
+    /// The environment's.
+    pub fn write(&self, bytes: &[u8], at: u64) -> Result<(), EngineError> {
+        let (path, file) = self.file()?;
+        file.write_all_at(bytes, at).map_err(|e| failed(&path, &e))
+    }
+
+    /// Reads what was written; less than that is an error.
+    ///
+    /// # Errors
+    /// The environment's.
+    pub fn read(&self, bytes: &mut [u8], at: u64) -> Result<(), EngineError> {
+        let (path, file) = self.file()?;
+        file.read_exact_at(bytes, at).map_err(|e| failed(&path, &e))
+    }
+
+    /// What to answer where the file holds something else than was written.
+    pub fn damaged(&self) -> EngineError {
+        EngineError::Scratch { place: self.kind.into(), message: "what was spilled is damaged".into() }
+    }
+
+    /// Gives the space back; places are no longer valid.
+    pub fn clear(&self) {
+        if let Some((path, _)) = self.file.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // Where this fails, the folder of the attempt is removed all the same.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl Drop for SpillFile {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -110,6 +173,26 @@ impl Budget {
     }
 }
 
+/// Bytes taken from a budget, given back when dropped.
+#[derive(Debug)]
+pub struct Held {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Held {
+    /// Of bytes that were taken.
+    pub fn new(budget: Arc<Budget>, bytes: u64) -> Self {
+        Held { budget, bytes }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.give(self.bytes);
+    }
+}
+
 /// Bytes of the rows of a batch. Its buffers may hold more: those of a slice hold the whole, and what was spilled
 /// comes back with all columns in one buffer.
 ///
@@ -133,6 +216,6 @@ mod tests {
         let (path, _file) = second.create("rows").unwrap();
         // The first one wakes and begins anew.
         Scratch::new(dir.path(), "run", "9").unwrap();
-        assert!(second.open(&path).is_ok());
+        assert!(path.exists());
     }
 }

@@ -2,26 +2,29 @@
 //! budget, merged at the end. Used for what must be seen in offset order, however it arrived.
 
 use std::cmp::Ordering;
-use std::io::{BufReader, BufWriter, Read, Write};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::EngineError;
-use super::scratch::{Budget, Scratch};
+use super::scratch::{Budget, Held, Scratch, SpillFile};
 use super::tournament::Tournament;
 
 /// Sorts records of `W` bytes.
 #[derive(Debug)]
 pub struct Sorter<const W: usize> {
     budget: Arc<Budget>,
-    scratch: Arc<Scratch>,
+    file: Arc<SpillFile>,
     runs: Mutex<Runs<W>>,
 }
+
+/// Bytes of a spilled run that are written at once, and most that are read at once.
+const WRITE: usize = 1 << 18;
+const READ: u64 = 1 << 16;
 
 #[derive(Debug, Default)]
 struct Runs<const W: usize> {
     resident: Vec<Vec<[u8; W]>>,
-    spilled: Vec<PathBuf>,
+    /// Where each spilled run begins, and how many bytes it has.
+    spilled: Vec<(u64, u64)>,
 }
 
 /// The order of bytes. Where the first eight decide, as they do for digests, nothing else is looked at.
@@ -37,7 +40,8 @@ fn bytes_of<const W: usize>(runs: &[Vec<[u8; W]>]) -> u64 {
 impl<const W: usize> Sorter<W> {
     /// An empty sorter.
     pub fn new(budget: Arc<Budget>, scratch: Arc<Scratch>) -> Self {
-        Sorter { budget, scratch, runs: Mutex::new(Runs { resident: Vec::new(), spilled: Vec::new() }) }
+        let file = Arc::new(SpillFile::new("sorted", scratch));
+        Sorter { budget, file, runs: Mutex::new(Runs { resident: Vec::new(), spilled: Vec::new() }) }
     }
 
     /// Adds records in any order.
@@ -56,22 +60,27 @@ impl<const W: usize> Sorter<W> {
         runs.resident.push(records);
         if !within {
             let resident = std::mem::take(&mut runs.resident);
-            let freed = bytes_of(&resident);
-            runs.spilled.push(self.spill(resident)?);
-            self.budget.give(freed);
+            let bytes = bytes_of(&resident);
+            let spilled = self.spill(resident, bytes);
+            self.budget.give(bytes);
+            runs.spilled.push(spilled?);
         }
         Ok(())
     }
 
-    fn spill(&self, resident: Vec<Vec<[u8; W]>>) -> Result<PathBuf, EngineError> {
-        let (path, file) = self.scratch.create("sorted")?;
-        let failed = |e: std::io::Error| EngineError::Scratch { place: path.display().to_string(), message: e.to_string() };
-        let mut out = BufWriter::with_capacity(1 << 18, file);
+    fn spill(&self, resident: Vec<Vec<[u8; W]>>, bytes: u64) -> Result<(u64, u64), EngineError> {
+        let begin = self.file.reserve(usize::try_from(bytes).map_err(|e| EngineError::Internal(e.to_string()))?);
+        let (mut at, mut out) = (begin, Vec::with_capacity(WRITE + W));
         for record in Merge::new(chained(resident))? {
-            out.write_all(&record?).map_err(failed)?;
+            out.extend_from_slice(&record?);
+            if out.len() >= WRITE {
+                self.file.write(&out, at)?;
+                at += out.len() as u64;
+                out.clear();
+            }
         }
-        out.flush().map_err(failed)?;
-        Ok(path)
+        self.file.write(&out, at)?;
+        Ok((begin, bytes))
     }
 
     /// All records in order.
@@ -81,21 +90,55 @@ impl<const W: usize> Sorter<W> {
     pub fn finish(&self) -> Result<Merge<W>, EngineError> {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         let runs = std::mem::take(&mut *runs);
-        let freed = bytes_of(&runs.resident);
+        let held = Held::new(self.budget.clone(), bytes_of(&runs.resident));
         let mut all: Vec<Run<W>> = chained(runs.resident);
-        for path in &runs.spilled {
-            all.push(Run::File(BufReader::with_capacity(1 << 16, self.scratch.open(path)?)));
+        let records = (self.budget.limit() / runs.spilled.len().max(1) as u64).min(READ) / W as u64;
+        for (at, bytes) in runs.spilled {
+            let buffer = Vec::with_capacity(records.max(1) as usize * W);
+            all.push(Run::Disk(Box::new(OnDisk { file: self.file.clone(), at, end: at + bytes, buffer, next: 0 })));
         }
         let mut merge = Merge::new(all)?;
-        merge.held = Some((self.budget.clone(), freed));
+        merge.held = Some(held);
         Ok(merge)
+    }
+}
+
+impl<const W: usize> Drop for Sorter<W> {
+    fn drop(&mut self) {
+        self.budget.give(bytes_of(&self.runs.lock().unwrap_or_else(PoisonError::into_inner).resident));
     }
 }
 
 enum Run<const W: usize> {
     /// Lists that follow one another.
     Memory(std::iter::Flatten<std::vec::IntoIter<Vec<[u8; W]>>>),
-    File(BufReader<std::fs::File>),
+    Disk(Box<OnDisk>),
+}
+
+/// The rest of a spilled run, and the part of it that was read last.
+struct OnDisk {
+    file: Arc<SpillFile>,
+    at: u64,
+    end: u64,
+    buffer: Vec<u8>,
+    next: usize,
+}
+
+impl OnDisk {
+    /// The next record; a run that is shorter than it was written is an error, never an end.
+    fn next<const W: usize>(&mut self) -> Result<Option<[u8; W]>, EngineError> {
+        if self.next == self.buffer.len() {
+            let whole = self.buffer.capacity() / W * W;
+            let length = usize::try_from(self.end - self.at).map_or(whole, |rest| rest.min(whole));
+            self.buffer.resize(length, 0);
+            self.file.read(&mut self.buffer, self.at)?;
+            self.at += length as u64;
+            self.next = 0;
+        }
+        let record = self.buffer.get(self.next..).and_then(|rest| rest.first_chunk::<W>()).copied();
+        self.next += record.map_or(0, |record| record.len());
+        Ok(record)
+    }
 }
 
 /// Lists as runs. Those of which one begins where another has ended make one run, so that a merge has less to
@@ -117,14 +160,7 @@ impl<const W: usize> Run<W> {
     fn next(&mut self) -> Result<Option<[u8; W]>, EngineError> {
         match self {
             Run::Memory(records) => Ok(records.next()),
-            Run::File(file) => {
-                let mut record = [0u8; W];
-                match file.read_exact(&mut record) {
-                    Ok(()) => Ok(Some(record)),
-                    Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
-                    Err(e) => Err(EngineError::Scratch { place: "a sorted run".into(), message: e.to_string() }),
-                }
-            }
+            Run::Disk(run) => run.next(),
         }
     }
 }
@@ -149,7 +185,7 @@ impl<const W: usize> PartialOrd for Bytes<W> {
 pub struct Merge<const W: usize> {
     runs: Vec<Run<W>>,
     heads: Tournament<Bytes<W>>,
-    held: Option<(Arc<Budget>, u64)>,
+    held: Option<Held>,
 }
 
 impl<const W: usize> Merge<W> {
@@ -173,14 +209,6 @@ impl<const W: usize> Iterator for Merge<W> {
     }
 }
 
-impl<const W: usize> Drop for Merge<W> {
-    fn drop(&mut self) {
-        if let Some((budget, bytes)) = self.held.take() {
-            budget.give(bytes);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +228,24 @@ mod tests {
             all.sort();
             prop_assert_eq!(merged, all);
             prop_assert_eq!(budget.used(), 0);
+        }
+    }
+
+    #[test]
+    fn a_run_that_lost_its_end_is_an_error_and_not_shorter() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = || std::fs::read_dir(dir.path().join("ofs-scratch-t-1")).unwrap();
+        let scratch = Arc::new(Scratch::new(dir.path(), "t", "1").unwrap());
+        for left in [0, 1, 2, 3, 3 * 20_000] {
+            let sorter = Sorter::<3>::new(Arc::new(Budget::new(0)), scratch.clone());
+            let records = |from: u32| (0..30_000).map(|n: u32| (from + 2 * n).to_be_bytes()[1..].try_into().unwrap()).collect();
+            sorter.push(records(0)).unwrap();
+            sorter.push(records(1)).unwrap();
+            assert_eq!(folder().count(), 1, "two runs are one file");
+            let file = std::fs::OpenOptions::new().write(true).open(folder().next().unwrap().unwrap().path()).unwrap();
+            file.set_len(left).unwrap();
+            let read = sorter.finish().and_then(|merge| merge.collect::<Result<Vec<_>, _>>());
+            assert!(matches!(read, Err(EngineError::Scratch { .. })), "{left}");
         }
     }
 }

@@ -4,12 +4,7 @@
 //! data. Bodies are read into one buffer that the arrays share.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::buffer::{Buffer, MutableBuffer};
@@ -19,7 +14,7 @@ use arrow::ipc::root_as_message;
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 
 use super::EngineError;
-use super::scratch::Scratch;
+use super::scratch::{Scratch, SpillFile, bytes_of};
 
 /// Where a batch lies: its description, and right behind that its body.
 #[derive(Debug, Clone, Copy)]
@@ -27,40 +22,27 @@ pub struct Place {
     at: u64,
     head: usize,
     body: usize,
+    rows: u64,
+    /// Of the description, which says where in the body everything is.
+    digest: blake3::Hash,
 }
 
-/// A file of batches, made when the first one comes and removed with its owner.
+/// A file of batches.
 #[derive(Debug)]
 pub struct Spill {
-    kind: &'static str,
     schema: SchemaRef,
-    scratch: Arc<Scratch>,
-    file: Mutex<Option<(PathBuf, Arc<File>)>>,
-    end: AtomicU64,
-}
-
-fn failed(place: &Path, error: &io::Error) -> EngineError {
-    EngineError::Scratch { place: place.display().to_string(), message: error.to_string() }
+    file: SpillFile,
 }
 
 impl Spill {
     /// Nothing yet; `kind` begins the file's name.
     pub fn new(kind: &'static str, schema: SchemaRef, scratch: Arc<Scratch>) -> Self {
-        Spill { kind, schema, scratch, file: Mutex::new(None), end: AtomicU64::new(0) }
+        Spill { schema, file: SpillFile::new(kind, scratch) }
     }
 
     /// The columns.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
-    }
-
-    fn file(&self) -> Result<(PathBuf, Arc<File>), EngineError> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = file.as_ref() {
-            return Ok(file.clone());
-        }
-        let (path, created) = self.scratch.create(self.kind)?;
-        Ok(file.insert((path, Arc::new(created))).clone())
     }
 
     /// Writes a batch behind the others.
@@ -71,16 +53,15 @@ impl Spill {
         let (mut none, mut context) = (DictionaryTracker::new(false), IpcWriteContext::default());
         let (_, encoded) = IpcDataGenerator::default().encode(batch, &mut none, &IpcWriteOptions::default(), &mut context)?;
         let (head, body) = (encoded.ipc_message, encoded.arrow_data);
-        let at = self.end.fetch_add((head.len() + body.len()) as u64, Ordering::Relaxed);
-        let (path, file) = self.file()?;
-        let written = file.write_all_at(&head, at).and_then(|()| file.write_all_at(&body, at + head.len() as u64));
-        written.map_err(|e| failed(&path, &e))?;
-        Ok(Place { at, head: head.len(), body: body.len() })
+        let at = self.file.reserve(head.len() + body.len());
+        self.file.write(&head, at)?;
+        self.file.write(&body, at + head.len() as u64)?;
+        Ok(Place { at, head: head.len(), body: body.len(), rows: bytes_of(batch)?, digest: blake3::hash(&head) })
     }
 
-    /// About how many bytes a batch takes in memory.
+    /// Bytes of the rows of a batch.
     pub fn bytes(place: Place) -> u64 {
-        place.body as u64
+        place.rows
     }
 
     /// Reads a batch again.
@@ -88,36 +69,31 @@ impl Spill {
     /// # Errors
     /// Spill space that fails, or does not hold what was written.
     pub fn read(&self, place: Place) -> Result<RecordBatch, EngineError> {
-        let (path, file) = self.file()?;
         let mut head = vec![0; place.head];
         let mut body = MutableBuffer::from_len_zeroed(place.body);
-        let read = file.read_exact_at(&mut head, place.at).and_then(|()| file.read_exact_at(&mut body, place.at + place.head as u64));
-        read.map_err(|e| failed(&path, &e))?;
-        let damaged = || failed(&path, &io::Error::other("what was spilled is damaged"));
+        self.file.read(&mut head, place.at)?;
+        self.file.read(&mut body, place.at + place.head as u64)?;
+        let damaged = || self.file.damaged();
+        // Whoever reads by a wrong description may read beyond the body.
+        if blake3::hash(&head) != place.digest {
+            return Err(damaged());
+        }
         let message = root_as_message(&head).map_err(|_| damaged())?;
         let batch = message.header_as_record_batch().ok_or_else(damaged)?;
-        Ok(read_record_batch(&Buffer::from(body), batch, self.schema.clone(), &HashMap::new(), None, &message.version())?)
+        read_record_batch(&Buffer::from(body), batch, self.schema.clone(), &HashMap::new(), None, &message.version()).map_err(|_| damaged())
     }
 
     /// Gives the space back; places are no longer valid.
     pub fn clear(&self) {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((path, _)) = file {
-            // Where this fails, the folder of the attempt is removed all the same.
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-impl Drop for Spill {
-    fn drop(&mut self) {
-        self.clear();
+        self.file.clear();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+
     use arrow::array::{FixedSizeBinaryArray, Int64Array, StringArray};
     use arrow::datatypes::{DataType, Field, Schema};
 
@@ -161,11 +137,25 @@ mod tests {
         ]));
         let spill = Spill::new("rows", schema.clone(), Arc::new(Scratch::new(dir.path(), "t", "1").unwrap()));
         let place = spill.write(&batch(&schema, 1)).unwrap();
-        let path = spill.file().unwrap().0;
-        let whole = fs::metadata(&path).unwrap().len();
-        for (name, damage) in [("short", whole - 1), ("gone", 0)] {
-            fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(damage).unwrap();
-            assert!(matches!(spill.read(place), Err(EngineError::Scratch { .. })), "{name}");
+        let path = fs::read_dir(dir.path().join("ofs-scratch-t-1")).unwrap().next().unwrap().unwrap().path();
+        let whole = fs::read(&path).unwrap();
+        let refused = |bytes: &[u8], what: &str| {
+            fs::write(&path, bytes).unwrap();
+            assert!(matches!(spill.read(place), Err(EngineError::Scratch { .. })), "{what}");
+        };
+        refused(&whole[..whole.len() - 1], "too short");
+        refused(&[], "empty");
+        for at in 0..place.head {
+            let mut changed = whole.clone();
+            changed[at] ^= 0x41;
+            refused(&changed, &format!("byte {at} of the description"));
         }
+        // A text that is none any more.
+        let mut changed = whole.clone();
+        let text = changed.windows(4).position(|bytes| bytes == b"text").unwrap();
+        changed[text] = 0xff;
+        refused(&changed, "a text");
+        fs::write(&path, &whole).unwrap();
+        assert_eq!(spill.read(place).unwrap(), batch(&schema, 1));
     }
 }

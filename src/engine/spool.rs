@@ -14,8 +14,17 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 
 use super::EngineError;
-use super::scratch::{Budget, Scratch};
+use super::scratch::{Budget, Scratch, bytes_of};
 use super::spill::{Place, Spill};
+
+/// Rows, and bytes of text, that are gathered before they are pushed: lines may be long, and a column of texts ends
+/// at two gigabytes.
+pub const GATHER: (usize, usize) = (16_384, 4 << 20);
+
+/// Whether what was gathered is to be pushed.
+pub fn full(rows: usize, text: usize) -> bool {
+    rows >= GATHER.0 || text >= GATHER.1
+}
 
 /// Rows by shard.
 #[derive(Debug)]
@@ -29,8 +38,8 @@ pub struct Spool {
 #[derive(Debug, Default)]
 struct Runs {
     resident: Vec<Run>,
-    /// Of every time that memory was full, the batch of each shard that had rows.
-    spilled: Vec<Vec<Option<Place>>>,
+    /// Of every time that memory was full, the batches of the shards that had rows, in the order of shards.
+    spilled: Vec<Vec<(u32, Place)>>,
 }
 
 /// One of several equal shares of a spool's rows, counted from 0.
@@ -54,6 +63,17 @@ struct Run {
     batch: RecordBatch,
     bounds: Vec<u32>,
     bytes: u64,
+}
+
+impl Runs {
+    /// Where the spilled rows of a shard lie.
+    fn places(&self, shard: usize) -> impl Iterator<Item = Place> {
+        let of = move |places: &Vec<(u32, Place)>| {
+            let at = places.binary_search_by_key(&shard, |(shard, _)| *shard as usize).ok()?;
+            places.get(at).map(|(_, place)| *place)
+        };
+        self.spilled.iter().filter_map(of)
+    }
 }
 
 impl Run {
@@ -139,11 +159,11 @@ impl Spool {
     }
 
     fn spill(&self, runs: &mut Runs) -> Result<(), EngineError> {
-        let mut places = vec![None; self.shards];
-        for (shard, place) in places.iter_mut().enumerate() {
-            let slices: Vec<RecordBatch> = runs.resident.iter().filter_map(|r| r.slice(shard)).collect();
+        let mut places = Vec::new();
+        for shard in 0..u32::try_from(self.shards).unwrap_or(u32::MAX) {
+            let slices: Vec<RecordBatch> = runs.resident.iter().filter_map(|r| r.slice(shard as usize)).collect();
             if !slices.is_empty() {
-                *place = Some(self.spill.write(&concat_batches(self.schema(), &slices)?)?);
+                places.push((shard, self.spill.write(&concat_batches(self.schema(), &slices)?)?));
             }
         }
         self.budget.give(runs.resident.iter().map(|r| r.bytes).sum());
@@ -152,13 +172,12 @@ impl Spool {
         Ok(())
     }
 
-    /// About how many bytes all rows of one shard take.
+    /// Bytes of all rows of one shard, wherever they wait.
     pub fn bytes(&self, shard: usize) -> u64 {
         let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
-        let rows_of = |run: &Run| run.bytes.saturating_mul(run.rows(shard).len() as u64) / (run.batch.num_rows() as u64).max(1);
-        let resident: u64 = runs.resident.iter().map(rows_of).sum();
-        let spilled = runs.spilled.iter().filter_map(|places| places.get(shard).copied().flatten());
-        resident + spilled.map(Spill::bytes).sum::<u64>()
+        let resident = runs.resident.iter().filter_map(|run| run.slice(shard));
+        let resident: u64 = resident.map(|rows| bytes_of(&rows).unwrap_or(u64::MAX)).fold(0, u64::saturating_add);
+        runs.places(shard).map(Spill::bytes).fold(resident, u64::saturating_add)
     }
 
     /// All rows of one shard.
@@ -173,7 +192,7 @@ impl Spool {
         let (mut pieces, spilled) = {
             let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
             let resident: Vec<RecordBatch> = runs.resident.iter().filter_map(|r| r.slice(shard)).collect();
-            (resident, runs.spilled.iter().filter_map(|places| places.get(shard).copied().flatten()).collect::<Vec<_>>())
+            (resident, runs.places(shard).collect::<Vec<_>>())
         };
         for place in spilled {
             pieces.push(self.spill.read(place)?);
@@ -214,11 +233,9 @@ impl Spool {
             save(&batch, shards)?;
         }
         for places in spilled {
-            for (shard, place) in (0u32..).zip(places) {
-                if let Some(place) = place {
-                    let batch = self.spill.read(place)?;
-                    save(&batch, UInt32Array::from_value(shard, batch.num_rows()))?;
-                }
+            for (shard, place) in places {
+                let batch = self.spill.read(place)?;
+                save(&batch, UInt32Array::from_value(shard, batch.num_rows()))?;
             }
         }
         writer.finish()?;
@@ -267,7 +284,6 @@ impl Drop for Spool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::scratch::bytes_of;
     use arrow::array::{Int64Array, StringArray};
     use arrow::datatypes::Int64Type;
 
@@ -295,9 +311,9 @@ mod tests {
                 found.sort_unstable();
                 assert_eq!(found, (0..50).filter(|n| n % 3 == shard as i64).collect::<Vec<_>>());
                 assert_eq!(batch.column(1).null_count(), if shard == 0 { 17 } else { 0 });
-                // Where rows wait is no reason to count more bytes: there is rounding of each piece, and no more.
+                // Where rows wait is no reason to count more bytes: a piece has an offset and some bits of its own.
                 let exact = bytes_of(&batch).unwrap();
-                assert!((exact..exact + 5 * 1_024).contains(&spool.bytes(shard)) || found.is_empty(), "{exact} {}", spool.bytes(shard));
+                assert!((exact..exact + 5 * 8).contains(&spool.bytes(shard)) || found.is_empty(), "{exact} {}", spool.bytes(shard));
             }
             // Saved in shares and loaded, each shard has the same rows; another number of shards is refused.
             let saved = [0, 1, 2].map(|index| {

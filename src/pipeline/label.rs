@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use self::shard::{DISTANCES_US, Decide, ShardOutcome, TypeCounts};
 use super::gate::{Env, Phase, Refusal, keep_receipt};
-use super::parallel::{self, InOrder};
+use super::parallel::{self, InOrder, Room};
 use super::pin::Pinned;
 use super::replay::{Replayed, Waiting};
 use crate::contract::ReasonCode;
@@ -90,6 +90,7 @@ pub fn prove(replayed: Replayed, env: &Env, timeline: &dyn LabelTimeline) -> Res
     let decide = Decide::new(&replayed, &assertions, &decisions);
     let shards = pinned.shards();
     env.progress.enter(PHASE, shards as u64);
+    let room = Room::new(env.config.memory() / 2);
     let total = Mutex::new((InOrder::new(), ShardOutcome::new(types)));
     parallel::each(
         env,
@@ -97,6 +98,9 @@ pub fn prove(replayed: Replayed, env: &Env, timeline: &dyn LabelTimeline) -> Res
         shards,
         || (),
         |(), index| {
+            let least = replayed.subjects().bytes(index).saturating_add(assertions.spool.bytes(index));
+            let why = || format!("the assertions about the events of shard {index} are too many for one unit of work");
+            let _seat = room.admit(env, PHASE, least.saturating_mul(2), least, why)?;
             let outcome = decide.shard(index)?;
             env.progress.advance(1);
             let (decided, total) = &mut *total.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::gate::{Env, Phase, Refusal};
+use crate::contract::ReasonCode;
 
 /// Runs `work` over `0..items` on the configured threads; each thread has its own state. The refusal
 /// of the lowest item wins, so that which thread was faster cannot be seen.
@@ -106,8 +107,22 @@ impl Room {
         Room { whole, used: Mutex::new(0), left: Condvar::new() }
     }
 
+    /// Waits for room for work that takes about `bytes`, at the very `least` of which has to fit into the limit.
+    ///
+    /// # Errors
+    /// `MEMORY_BUDGET` where it never will, with `why`; the order to stop, if it was given meanwhile.
+    pub(crate) fn admit(&self, env: &Env, phase: Phase, bytes: u64, least: u64, why: impl FnOnce() -> String) -> Result<Seat<'_>, Refusal> {
+        if least > env.config.memory() {
+            let message = format!("{} MiB are needed at least, more than limits.memory allows: {}", least >> 20, why());
+            return Err(Refusal::new(ReasonCode::MemoryBudget, phase, message));
+        }
+        let seat = self.enter(bytes);
+        env.check(phase)?;
+        Ok(seat)
+    }
+
     /// Waits for room.
-    pub(crate) fn enter(&self, bytes: u64) -> Seat<'_> {
+    fn enter(&self, bytes: u64) -> Seat<'_> {
         let bytes = bytes.min(self.whole);
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let full = |used: &mut u64| *used > 0 && *used + bytes > self.whole;
@@ -143,24 +158,25 @@ mod tests {
     #[test]
     fn work_waits_for_room_and_the_largest_is_done_alone() {
         let room = Room::new(10);
-        let (inside, most) = (Mutex::new(0), Mutex::new(0));
+        let (entered, order) = std::sync::mpsc::channel();
+        let small = (room.enter(4), room.enter(6));
         std::thread::scope(|scope| {
-            for bytes in [4, 3, 25, 6, 2, 9, 10, 1] {
-                let (room, inside, most) = (&room, &inside, &most);
+            for bytes in [25, 1] {
+                let (room, entered) = (&room, entered.clone());
                 scope.spawn(move || {
                     let _seat = room.enter(bytes);
-                    let now = {
-                        let mut inside = inside.lock().unwrap();
-                        *inside += bytes;
-                        *inside
-                    };
-                    assert!(now <= 10 || now == 25, "{now}");
-                    let mut most = most.lock().unwrap();
-                    *most = now.max(*most);
-                    *inside.lock().unwrap() -= bytes;
+                    entered.send(*room.used.lock().unwrap()).unwrap();
                 });
             }
+            // Nobody comes in while there is no room; then the small one may, beside what is left, and the large one
+            // not before it is alone.
+            assert!(order.try_recv().is_err());
+            drop(small.1);
+            assert_eq!(order.recv().unwrap(), 5);
+            assert!(order.try_recv().is_err());
+            drop(small.0);
+            assert_eq!(order.recv().unwrap(), 10);
         });
-        assert_eq!((*most.lock().unwrap(), *room.used.lock().unwrap()), (25, 0));
+        assert_eq!(*room.used.lock().unwrap(), 0);
     }
 }

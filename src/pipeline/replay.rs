@@ -441,7 +441,8 @@ impl Delivered<'_> {
             return self.gatherer.take(from.number(), columns);
         }
         for row in selected.values().set_indices() {
-            columns.event(row).map_or(Ok(()), |event| self.gatherer.push(from.number(), &event))?;
+            let event = columns.event(row).ok_or_else(|| EngineError::Internal("a selected row is no event".into()))?;
+            self.gatherer.push(from.number(), &event)?;
         }
         Ok(())
     }

@@ -31,12 +31,10 @@ use crate::contract::intent::Lane;
 use crate::engine::EngineError;
 use crate::engine::merge::Offsets;
 use crate::engine::shard::{shard_of, shards_of};
-use crate::engine::spool::Spool;
+use crate::engine::spool::{Spool, full};
 use crate::source::EventRecord;
 
 const PHASE: Phase = Phase::Features;
-/// Rows that a thread gathers before it hands them over.
-const GATHER: usize = 16_384;
 
 /// Where the columns of the tap stand.
 mod column {
@@ -269,7 +267,8 @@ impl Taker<'_> {
         self.verdict.append_value(verdict as i32);
         self.wanted.append_value(event.scenario_run_id.as_deref() == Some(self.tap.scenario.as_str()));
         self.shard.push(shard_of(event.event_id.as_bytes(), self.tap.spool.shards()));
-        if self.shard.len() >= GATHER { self.flush() } else { Ok(()) }
+        let texts = [&self.event_id, &self.key_id].map(|texts| texts.values_slice().len());
+        if full(self.shard.len(), texts.iter().sum()) { self.flush() } else { Ok(()) }
     }
 
     /// Hands everything gathered over.

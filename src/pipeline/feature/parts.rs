@@ -83,7 +83,7 @@ pub(super) fn write(labelled: &Labelled, env: &Env, merged: Merged) -> Result<Wr
         }
         fed
     })?;
-    if let Some(refusal) = collected.refusal {
+    if let Some((_, refusal)) = collected.refusal {
         return Err(refusal);
     }
     let digest = schema_digest(&schema).map_err(engine)?;
@@ -106,7 +106,8 @@ struct Collected {
     parts: InOrder<(PartFile, Vec<Hash>)>,
     files: Vec<PartFile>,
     tree: Tree,
-    refusal: Option<Refusal>,
+    /// Of the lowest part that failed.
+    refusal: Option<(usize, Refusal)>,
 }
 
 impl Collected {
@@ -117,7 +118,9 @@ impl Collected {
                 self.files.push(file);
             }),
             Err(refusal) => {
-                self.refusal.get_or_insert(refusal);
+                if self.refusal.as_ref().is_none_or(|(earlier, _)| done.index < *earlier) {
+                    self.refusal = Some((done.index, refusal));
+                }
             }
         }
     }

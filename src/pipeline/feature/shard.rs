@@ -168,15 +168,9 @@ pub(super) struct Computed {
 /// Computes a shard, whose rows become a run, once there is room for it.
 pub(super) fn compute(labelled: &Labelled, env: &Env, index: usize, room: &Room, runs: &SortedRuns) -> Result<Computed, Refusal> {
     let engine = |e: EngineError| Refusal::of_engine(PHASE, &e);
-    let bytes = labelled.replayed().events().bytes(index);
-    if bytes.saturating_mul(COPIES) > env.config.memory() {
-        let message = format!(
-            "shard {index} needs about {} MiB, more than limits.memory allows; its keys are too large to split",
-            (bytes * COPIES) >> 20
-        );
-        return Err(Refusal::new(ReasonCode::MemoryBudget, PHASE, message));
-    }
-    let _seat = room.enter(bytes.saturating_mul(COPIES));
+    let least = labelled.replayed().events().bytes(index).saturating_mul(COPIES);
+    let bytes = least.saturating_add(labelled.decisions().bytes(index).saturating_mul(2));
+    let _seat = room.admit(env, PHASE, bytes, least, || format!("the keys of shard {index} are too large to split"))?;
     let batch = labelled.replayed().events().shard(index).map_err(engine)?;
     let events = Events::of(&batch).map_err(engine)?;
     let ordered = order(&events);

@@ -10,12 +10,12 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::PHASE;
 use crate::contract::ReasonCode;
-use crate::digest::many::{Hash, Texts, blocks};
+use crate::digest::many::{Hash, Texts};
 use crate::digest::pieces::Pieces;
 use crate::engine::EngineError;
 use crate::engine::shard::shards_of;
 use crate::engine::sorter::Sorter;
-use crate::engine::spool::Spool;
+use crate::engine::spool::{Spool, full};
 use crate::pipeline::gate::{Env, Refusal};
 use crate::pipeline::parallel;
 use crate::pipeline::pin::Pinned;
@@ -23,8 +23,6 @@ use crate::pipeline::replay::{Waiting, Work};
 use crate::source::labels::{Assertion, LabelQuery, LabelTimeline, Stamp};
 use crate::time::{EffectiveTime, Instant, ObservedTime};
 
-/// Assertions gathered before they are handed over.
-const GATHER: usize = 16_384;
 /// Bytes of a duplicate-check record: id digest, content digest, known at the cut-off.
 const RECORD: usize = 16 + 16 + 1;
 /// Most assertion ids with two contents that are remembered.
@@ -95,10 +93,16 @@ fn short(hash: &Hash) -> [u8; 16] {
 
 /// What an assertion id is remembered by.
 pub(super) fn id_digest(id: &str) -> [u8; 16] {
-    let mut text = Vec::with_capacity(id.len() + 8);
-    part(id.as_bytes(), &mut text);
-    text.resize(blocks(text.len()), 0);
-    short(blake3::hash(&text).as_bytes())
+    let (mut texts, mut digest) = (Texts::new(), Vec::with_capacity(1));
+    push_id(id, &mut texts);
+    texts.digest_into(&mut digest);
+    digest.first().map(short).unwrap_or_default()
+}
+
+/// The text that an assertion's id is digested from.
+fn push_id(id: &str, texts: &mut Texts) {
+    part(id.as_bytes(), texts.text());
+    texts.end_of_blocks();
 }
 
 struct Intake<'i> {
@@ -182,7 +186,8 @@ impl<'i> Intake<'i> {
         if self.texts.len() >= Texts::BATCH {
             self.digest();
         }
-        if self.flags.len() >= GATHER { self.flush() } else { Ok(()) }
+        let texts = [&self.event_id, &self.assertion, &self.other_value].map(|texts| texts.values_slice().len());
+        if full(self.flags.len(), texts.iter().sum()) { self.flush() } else { Ok(()) }
     }
 
     /// Makes records of the texts that wait.
@@ -230,8 +235,7 @@ struct Stamps {
 /// The two texts that an assertion's id and its content are digested from. Each part has its length before it, so
 /// zeros behind the last one change nothing.
 fn push_texts(assertion: &Assertion<'_>, stamps: &Stamps, texts: &mut Texts) {
-    part(assertion.id.as_bytes(), texts.text());
-    texts.end_of_blocks();
+    push_id(assertion.id, texts);
     let out = texts.text();
     part(assertion.event_id.as_bytes(), out);
     part(assertion.label_type.as_bytes(), out);

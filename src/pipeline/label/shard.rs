@@ -556,7 +556,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_leak_is_told_however_much_else_is_wrong_before_it() {
+    fn of_many_violations_the_worst_are_kept() {
         let violation = |code, n: usize| Violation {
             code,
             assertion: format!("a{n:05}"),

@@ -14,11 +14,8 @@ use crate::contract::Offset;
 use crate::contract::profile::FieldType;
 use crate::engine::EngineError;
 use crate::engine::shard::shard_of;
-use crate::engine::spool::Spool;
+use crate::engine::spool::{Spool, full};
 use crate::source::{Columns, EventRecord, Field as Found, FieldValues, Offsets, equals};
-
-/// Rows that a thread gathers before it hands them to the spools.
-const GATHER: usize = 16_384;
 
 /// A payload value that does not fit its declared type; the first in canonical place order is reported.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +67,11 @@ impl ColumnBuilder {
             FieldType::Utf8 => ColumnBuilder::Utf8(StringBuilder::new()),
             FieldType::Bool => ColumnBuilder::Bool(BooleanBuilder::new()),
         }
+    }
+
+    /// Bytes of text that wait.
+    fn text(&self) -> usize {
+        if let ColumnBuilder::Utf8(texts) = self { texts.values_slice().len() } else { 0 }
     }
 
     /// Appends a value; `false` where it does not fit.
@@ -264,7 +266,13 @@ impl<'p> Gatherer<'p> {
             }
         }
         self.rows += 1;
-        if self.rows >= GATHER { self.flush() } else { Ok(()) }
+        if full(self.rows, self.text()) { self.flush() } else { Ok(()) }
+    }
+
+    /// Bytes of text that wait.
+    fn text(&self) -> usize {
+        let fields: usize = self.fields.iter().map(ColumnBuilder::text).sum();
+        self.event_id.values_slice().len() + self.key.values_slice().len() + fields
     }
 
     /// Takes what the build needs of selected events.
