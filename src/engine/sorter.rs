@@ -23,8 +23,15 @@ const READ: u64 = 1 << 16;
 #[derive(Debug, Default)]
 struct Runs<const W: usize> {
     resident: Vec<Vec<[u8; W]>>,
-    /// Where each spilled run begins, and how many bytes it has.
-    spilled: Vec<(u64, u64)>,
+    spilled: Vec<Spilled>,
+}
+
+/// A spilled run: where it begins, how many bytes it has, and their digest.
+#[derive(Debug)]
+struct Spilled {
+    at: u64,
+    bytes: u64,
+    digest: blake3::Hash,
 }
 
 /// The order of bytes. Where the first eight decide, as they do for digests, nothing else is looked at.
@@ -68,19 +75,21 @@ impl<const W: usize> Sorter<W> {
         Ok(())
     }
 
-    fn spill(&self, resident: Vec<Vec<[u8; W]>>, bytes: u64) -> Result<(u64, u64), EngineError> {
+    fn spill(&self, resident: Vec<Vec<[u8; W]>>, bytes: u64) -> Result<Spilled, EngineError> {
         let begin = self.file.reserve(usize::try_from(bytes).map_err(|e| EngineError::Internal(e.to_string()))?);
-        let (mut at, mut out) = (begin, Vec::with_capacity(WRITE + W));
+        let (mut at, mut out, mut hasher) = (begin, Vec::with_capacity(WRITE + W), blake3::Hasher::new());
         for record in Merge::new(chained(resident))? {
             out.extend_from_slice(&record?);
             if out.len() >= WRITE {
+                hasher.update(&out);
                 self.file.write(&out, at)?;
                 at += out.len() as u64;
                 out.clear();
             }
         }
+        hasher.update(&out);
         self.file.write(&out, at)?;
-        Ok((begin, bytes))
+        Ok(Spilled { at: begin, bytes, digest: hasher.finalize() })
     }
 
     /// All records in order.
@@ -93,9 +102,9 @@ impl<const W: usize> Sorter<W> {
         let held = Held::new(self.budget.clone(), bytes_of(&runs.resident));
         let mut all: Vec<Run<W>> = chained(runs.resident);
         let records = (self.budget.limit() / runs.spilled.len().max(1) as u64).min(READ) / W as u64;
-        for (at, bytes) in runs.spilled {
-            let buffer = Vec::with_capacity(records.max(1) as usize * W);
-            all.push(Run::Disk(Box::new(OnDisk { file: self.file.clone(), at, end: at + bytes, buffer, next: 0 })));
+        for Spilled { at, bytes, digest } in runs.spilled {
+            let (buffer, hasher) = (Vec::with_capacity(records.max(1) as usize * W), blake3::Hasher::new());
+            all.push(Run::Disk(Box::new(OnDisk { file: self.file.clone(), at, end: at + bytes, buffer, next: 0, hasher, digest })));
         }
         let mut merge = Merge::new(all)?;
         merge.held = Some(held);
@@ -122,18 +131,24 @@ struct OnDisk {
     end: u64,
     buffer: Vec<u8>,
     next: usize,
+    hasher: blake3::Hasher,
+    digest: blake3::Hash,
 }
 
 impl OnDisk {
-    /// The next record; a run that is shorter than it was written is an error, never an end.
+    /// The next record. A run that is shorter than it was written, or another, is an error and no end.
     fn next<const W: usize>(&mut self) -> Result<Option<[u8; W]>, EngineError> {
         if self.next == self.buffer.len() {
             let whole = self.buffer.capacity() / W * W;
             let length = usize::try_from(self.end - self.at).map_or(whole, |rest| rest.min(whole));
             self.buffer.resize(length, 0);
             self.file.read(&mut self.buffer, self.at)?;
+            self.hasher.update(&self.buffer);
             self.at += length as u64;
             self.next = 0;
+            if self.at == self.end && self.hasher.finalize() != self.digest {
+                return Err(self.file.damaged());
+            }
         }
         let record = self.buffer.get(self.next..).and_then(|rest| rest.first_chunk::<W>()).copied();
         self.next += record.map_or(0, |record| record.len());
@@ -232,20 +247,34 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_lost_its_end_is_an_error_and_not_shorter() {
+    fn a_run_that_lost_its_end_or_a_bit_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let folder = || std::fs::read_dir(dir.path().join("ofs-scratch-t-1")).unwrap();
         let scratch = Arc::new(Scratch::new(dir.path(), "t", "1").unwrap());
-        for left in [0, 1, 2, 3, 3 * 20_000] {
+        let shorter = |left: usize| move |bytes: &mut Vec<u8>| bytes.truncate(left);
+        let changed = |at: usize| move |bytes: &mut Vec<u8>| bytes[at] ^= 4;
+        type Damage = Box<dyn Fn(&mut Vec<u8>)>;
+        let damages: [Damage; 7] = [
+            Box::new(shorter(0)),
+            Box::new(shorter(3)),
+            Box::new(shorter(3 * 20_000)),
+            Box::new(changed(0)),
+            Box::new(changed(77_777)),
+            Box::new(changed(6 * 30_000 - 1)),
+            Box::new(|bytes: &mut Vec<u8>| bytes[1_000..5_000].fill(0)),
+        ];
+        for (number, damage) in damages.iter().enumerate() {
             let sorter = Sorter::<3>::new(Arc::new(Budget::new(0)), scratch.clone());
             let records = |from: u32| (0..30_000).map(|n: u32| (from + 2 * n).to_be_bytes()[1..].try_into().unwrap()).collect();
             sorter.push(records(0)).unwrap();
             sorter.push(records(1)).unwrap();
             assert_eq!(folder().count(), 1, "two runs are one file");
-            let file = std::fs::OpenOptions::new().write(true).open(folder().next().unwrap().unwrap().path()).unwrap();
-            file.set_len(left).unwrap();
+            let path = folder().next().unwrap().unwrap().path();
+            let mut bytes = std::fs::read(&path).unwrap();
+            damage(&mut bytes);
+            std::fs::write(&path, bytes).unwrap();
             let read = sorter.finish().and_then(|merge| merge.collect::<Result<Vec<_>, _>>());
-            assert!(matches!(read, Err(EngineError::Scratch { .. })), "{left}");
+            assert!(matches!(read, Err(EngineError::Scratch { .. })), "damage {number}");
         }
     }
 }

@@ -79,12 +79,12 @@ pub struct Work {
     memory: u64,
 }
 
-/// A kind of rows that wait, with its share of the memory in hundredths. The other half of the memory is
+/// A kind of rows that wait, with its share of the memory in hundredths. What is left of the memory is
 /// for the shards in work and the parts being written.
 #[derive(Debug, Clone, Copy)]
 pub enum Waiting {
     /// Delivered events.
-    Events = 18,
+    Events = 13,
     /// Event ids and places.
     Subjects = 7,
     /// Offsets and hashes of the completeness proof.
@@ -96,7 +96,7 @@ pub enum Waiting {
     /// Label decisions.
     Decisions = 8,
     /// Finished rows.
-    Rows = 17,
+    Rows = 10,
 }
 
 impl Work {

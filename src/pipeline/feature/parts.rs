@@ -65,7 +65,7 @@ pub(super) fn write(labelled: &Labelled, env: &Env, merged: Merged) -> Result<Wr
         labels,
         staging: labelled.pinned().staging_ref(),
     };
-    let workers = env.config.threads().clamp(1, 8);
+    let workers = writers(env.config.memory(), env.config.threads());
     let queue = queued(env.config.memory());
     let mut collected = Collected { parts: InOrder::new(), files: Vec::new(), tree: Tree::new(), refusal: None };
     std::thread::scope(|scope| -> Result<(), Refusal> {
@@ -88,6 +88,13 @@ pub(super) fn write(labelled: &Labelled, env: &Env, merged: Merged) -> Result<Wr
     }
     let digest = schema_digest(&schema).map_err(engine)?;
     Ok(Written { rows: collected.tree.count(), rows_digest: crate::digest::hex(&collected.tree.root(&digest)), files: collected.files })
+}
+
+/// How many parts are written at once: each is held until its only row group is complete, encoded, with the pages of
+/// every column that are being filled.
+fn writers(memory: u64, threads: usize) -> usize {
+    const PART: u64 = 48_000_000;
+    usize::try_from(memory / 2 / PART).unwrap_or(usize::MAX).min(threads).clamp(1, 8)
 }
 
 /// How many batches a worker that lags behind the merge may queue: a whole part, some fifty megabytes, where memory
@@ -261,4 +268,15 @@ fn hex_column(array: &ArrayRef) -> Result<ArrayRef, EngineError> {
 fn stamps(array: &ArrayRef) -> Result<ArrayRef, EngineError> {
     let micros: &Int64Array = array.as_primitive_opt::<Int64Type>().ok_or_else(|| EngineError::Internal("expected int64".into()))?;
     Ok(Arc::new(TimestampMicrosecondArray::new(micros.values().clone(), micros.nulls().cloned()).with_timezone("UTC")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_parts_are_written_at_once_as_memory_allows() {
+        let at = |mib: u64, threads| writers(mib << 20, threads);
+        assert_eq!([at(64, 2), at(128, 8), at(256, 2), at(256, 8), at(2_048, 1), at(2_048, 64)], [1, 1, 2, 2, 1, 8]);
+    }
 }
