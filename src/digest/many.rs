@@ -54,6 +54,11 @@ impl Texts {
         self.ends.len()
     }
 
+    /// How many bytes they have together.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()

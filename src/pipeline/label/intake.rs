@@ -187,7 +187,7 @@ impl<'i> Intake<'i> {
             self.digest();
         }
         let texts = [&self.event_id, &self.assertion, &self.other_value].map(|texts| texts.values_slice().len());
-        if full(self.flags.len(), texts.iter().sum()) { self.flush() } else { Ok(()) }
+        if full(self.flags.len(), self.texts.bytes() + texts.iter().sum::<usize>()) { self.flush() } else { Ok(()) }
     }
 
     /// Makes records of the texts that wait.
