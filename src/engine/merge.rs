@@ -16,7 +16,7 @@ use super::tournament::Tournament;
 use crate::contract::Offset;
 
 /// Rows of a batch that goes out.
-pub const BATCH_ROWS: usize = 8_192;
+pub const BATCH_ROWS: usize = 2_048;
 /// Fewest and most rows of a batch that is read back.
 const READ_ROWS: (u64, u64) = (4, 2_048);
 

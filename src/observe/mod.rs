@@ -20,7 +20,7 @@ pub use report::{Report, RunReport, look, look_at, report};
 use std::io::{self, Write};
 use std::path::Path;
 
-use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -31,6 +31,8 @@ use crate::pipeline::run::Host;
 
 /// Days of logs that are kept.
 const KEPT_FILES: usize = 14;
+/// Records that may wait to be written; a build writes some hundreds. The crate's own limit takes 4 MB from the start.
+const WAITING_RECORDS: usize = 16_384;
 
 /// Tells an OpenTelemetry collector what this process has just done on a run, where the environment names one and
 /// this program was built with the feature `otlp`; otherwise nothing happens. Gives the line that a person should
@@ -78,7 +80,8 @@ where
         .max_log_files(KEPT_FILES)
         .build(folder)
         .map_err(|e| place(&e))?;
-    let (writer, guard) = tracing_appender::non_blocking(Watched { log: appender, fault: Some(fault) });
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(WAITING_RECORDS).finish(Watched { log: appender, fault: Some(fault) });
     let filter = EnvFilter::try_new(filter.unwrap_or("info")).map_err(|e| format!("OFS_LOG: {e}"))?;
     let file = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(writer).with_ansi(false);
     tracing_subscriber::registry().with(also).with(file).with(filter).try_init().map_err(|e| e.to_string())?;

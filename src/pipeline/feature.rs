@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::gate::{Env, Phase, Refusal, keep_receipt};
 use super::kept::Recorded;
 use super::label::Labelled;
-use super::parallel::{self, Room};
+use super::parallel::{self, Room, Weight};
 use super::pin::Pinned;
 use super::replay::{Replayed, Waiting};
 use super::window_columns::feature_fields;
@@ -163,20 +163,15 @@ pub fn prove(labelled: Labelled, env: &Env) -> Result<Drafted, Refusal> {
     let room = Room::new(env.config.memory() / 2);
     env.progress.enter(PHASE, shards as u64);
     let (rows, late_use) = (AtomicU64::new(0), AtomicU64::new(0));
-    parallel::each(
-        env,
-        PHASE,
-        shards,
-        || (),
-        |(), index| {
-            let computed = shard::compute(&labelled, env, index, &room, &runs)?;
-            rows.fetch_add(computed.rows, Ordering::Relaxed);
-            late_use.fetch_add(computed.late, Ordering::Relaxed);
-            env.progress.advance(1);
-            Ok(())
-        },
-        |()| Ok(()),
-    )?;
+    let weights: Vec<Weight> = (0..shards).map(|index| shard::weight(&labelled, index)).collect();
+    let name = |index| format!("the keys of shard {index} are too large to split");
+    parallel::weighed(env, PHASE, &room, &weights, name, |index| {
+        let computed = shard::compute(&labelled, index, &runs)?;
+        rows.fetch_add(computed.rows, Ordering::Relaxed);
+        late_use.fetch_add(computed.late, Ordering::Relaxed);
+        env.progress.advance(1);
+        Ok(())
+    })?;
     labelled.replayed().events().clear();
     labelled.decisions().clear();
     if rows.load(Ordering::Relaxed) != labelled.rows() {

@@ -26,7 +26,7 @@ const RECEIPT_BYTES: u64 = 256 << 20;
 /// Largest list in bytes.
 const LIST_BYTES: u64 = 1 << 20;
 /// Bytes that are hashed or written between two looks whether the build is to stop.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 256 << 10;
 
 /// The folder in which a gate leaves its receipt.
 pub fn receipt_folder(gate: Phase) -> &'static str {
@@ -142,7 +142,7 @@ impl<'k> Keep<'k> {
         let at = self.pinned.staging_ref().join(&path);
         let staged = self.env.store.stage(&at).map_err(|e| store(&e))?;
         let mut out = Hashed { staged, hasher: blake3::Hasher::new(), bytes: 0, broken: None };
-        let mut buffer = BufWriter::with_capacity(CHUNK, &mut out);
+        let mut buffer = BufWriter::with_capacity(64 << 10, &mut out);
         let filled = fill(&mut buffer).and_then(|()| buffer.flush().map_err(|e| EngineError::Internal(e.to_string())));
         drop(buffer);
         self.env.check(self.gate)?;

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use self::shard::{DISTANCES_US, Decide, ShardOutcome, TypeCounts};
 use super::gate::{Env, Phase, Refusal, keep_receipt};
-use super::parallel::{self, InOrder, Room};
+use super::parallel::{self, InOrder, Room, Weight};
 use super::pin::Pinned;
 use super::replay::{Replayed, Waiting};
 use crate::contract::ReasonCode;
@@ -91,24 +91,20 @@ pub fn prove(replayed: Replayed, env: &Env, timeline: &dyn LabelTimeline) -> Res
     let shards = pinned.shards();
     env.progress.enter(PHASE, shards as u64);
     let room = Room::new(env.config.memory() / 2);
+    let weigh = |index| {
+        let least = replayed.subjects().bytes(index).saturating_add(assertions.spool.bytes(index));
+        Weight { about: least.saturating_mul(2), least }
+    };
+    let weights: Vec<Weight> = (0..shards).map(weigh).collect();
+    let name = |index| format!("the assertions about the events of shard {index} are too many for one unit of work");
     let total = Mutex::new((InOrder::new(), ShardOutcome::new(types)));
-    parallel::each(
-        env,
-        PHASE,
-        shards,
-        || (),
-        |(), index| {
-            let least = replayed.subjects().bytes(index).saturating_add(assertions.spool.bytes(index));
-            let why = || format!("the assertions about the events of shard {index} are too many for one unit of work");
-            let _seat = room.admit(env, PHASE, least.saturating_mul(2), least, why)?;
-            let outcome = decide.shard(index)?;
-            env.progress.advance(1);
-            let (decided, total) = &mut *total.lock().unwrap_or_else(PoisonError::into_inner);
-            decided.put(index, outcome, |outcome| total.absorb(outcome));
-            Ok(())
-        },
-        |()| Ok(()),
-    )?;
+    parallel::weighed(env, PHASE, &room, &weights, name, |index| {
+        let outcome = decide.shard(index)?;
+        env.progress.advance(1);
+        let (decided, total) = &mut *total.lock().unwrap_or_else(PoisonError::into_inner);
+        decided.put(index, outcome, |outcome| total.absorb(outcome));
+        Ok(())
+    })?;
     let (_, total) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
     let state = assertions.state;
     drop(assertions.spool);

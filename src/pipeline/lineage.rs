@@ -270,10 +270,7 @@ impl<'l> Lineage<'l> {
     fn compute(&self, batch: RecordBatch, here: &Place) -> Result<Option<History>, Refusal> {
         let engine = |e| Refusal::of_engine(PHASE, &e);
         let bytes = bytes_of(&batch).map_err(engine)?;
-        if bytes.saturating_mul(COPIES) > self.env.config.memory() {
-            let message = format!("the key's events in reach need about {} MiB, more than limits.memory allows", (bytes * COPIES) >> 20);
-            return Err(Refusal::new(ReasonCode::MemoryBudget, PHASE, message));
-        }
+        parallel::affordable(self.env, PHASE, bytes.saturating_mul(COPIES), || "the key's events in reach".into())?;
         let events = Events::of(&batch).map_err(engine)?;
         let ordered = order(&events);
         let lane_at = self.lanes.iter().position(|(lane, _)| *lane == here.lane);

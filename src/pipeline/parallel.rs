@@ -17,6 +17,61 @@ pub(crate) fn each<S>(
     work: impl Fn(&mut S, usize) -> Result<(), Refusal> + Sync,
     done: impl Fn(S) -> Result<(), Refusal> + Sync,
 ) -> Result<(), Refusal> {
+    each_on(env.config.threads(), env, phase, items, state, work, done)
+}
+
+/// Memory that an item takes, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Weight {
+    /// About so much.
+    pub(crate) about: u64,
+    /// At the very least so much, which has to fit into the limit.
+    pub(crate) least: u64,
+}
+
+/// [`each`], for items that take so much memory that they have to wait for room; `name` says what an item is.
+///
+/// # Errors
+/// `MEMORY_BUDGET` for an item that never fits.
+pub(crate) fn weighed(
+    env: &Env,
+    phase: Phase,
+    room: &Room,
+    weights: &[Weight],
+    name: impl Fn(usize) -> String + Sync,
+    work: impl Fn(usize) -> Result<(), Refusal> + Sync,
+) -> Result<(), Refusal> {
+    let work = |(): &mut (), item: usize| {
+        let Some(weight) = weights.get(item) else { return Ok(()) };
+        affordable(env, phase, weight.least, || name(item))?;
+        let _seat = room.enter(weight.about);
+        env.check(phase)?;
+        work(item)
+    };
+    each_on(room.threads(weights, env.config.threads()), env, phase, weights.len(), || (), work, |()| Ok(()))
+}
+
+/// Refuses work that needs more memory than there may be at the very least; `what` it is.
+///
+/// # Errors
+/// `MEMORY_BUDGET`.
+pub(crate) fn affordable(env: &Env, phase: Phase, least: u64, what: impl FnOnce() -> String) -> Result<(), Refusal> {
+    if least <= env.config.memory() {
+        return Ok(());
+    }
+    let message = format!("{} MiB are needed at least, more than limits.memory allows: {}", least >> 20, what());
+    Err(Refusal::new(ReasonCode::MemoryBudget, phase, message))
+}
+
+fn each_on<S>(
+    threads: usize,
+    env: &Env,
+    phase: Phase,
+    items: usize,
+    state: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, usize) -> Result<(), Refusal> + Sync,
+    done: impl Fn(S) -> Result<(), Refusal> + Sync,
+) -> Result<(), Refusal> {
     let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
     let refused: Mutex<Option<(usize, Refusal)>> = Mutex::new(None);
@@ -45,16 +100,13 @@ pub(crate) fn each<S>(
             refuse(items, refusal);
         }
     };
-    let threads = env.config.threads().min(items.max(1));
-    if threads <= 1 {
-        run();
-    } else {
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(run);
-            }
-        });
-    }
+    // A single one gets a thread of its own, too: the allocator gives it the memory that a thread before it has left,
+    // where the caller's own would grow by as much.
+    std::thread::scope(|scope| {
+        for _ in 0..threads.clamp(1, items.max(1)) {
+            scope.spawn(run);
+        }
+    });
     match refused.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some((_, refusal)) => Err(refusal),
         None => Ok(()),
@@ -107,18 +159,12 @@ impl Room {
         Room { whole, used: Mutex::new(0), left: Condvar::new() }
     }
 
-    /// Waits for room for work that takes about `bytes`, at the very `least` of which has to fit into the limit.
-    ///
-    /// # Errors
-    /// `MEMORY_BUDGET` where it never will, with `why`; the order to stop, if it was given meanwhile.
-    pub(crate) fn admit(&self, env: &Env, phase: Phase, bytes: u64, least: u64, why: impl FnOnce() -> String) -> Result<Seat<'_>, Refusal> {
-        if least > env.config.memory() {
-            let message = format!("{} MiB are needed at least, more than limits.memory allows: {}", least >> 20, why());
-            return Err(Refusal::new(ReasonCode::MemoryBudget, phase, message));
-        }
-        let seat = self.enter(bytes);
-        env.check(phase)?;
-        Ok(seat)
+    /// How many threads may find room at once, most of the time. Who would only wait for the others had better not
+    /// work at all: the allocator keeps memory for every thread that has worked.
+    fn threads(&self, weights: &[Weight], threads: usize) -> usize {
+        let total: u64 = weights.iter().map(|weight| weight.about).fold(0, u64::saturating_add);
+        let each = (total / weights.len().max(1) as u64).max(1);
+        threads.min(usize::try_from(self.whole / each).unwrap_or(usize::MAX)).max(1)
     }
 
     /// Waits for room.
@@ -153,6 +199,14 @@ mod tests {
             })
             .collect();
         assert_eq!((taken, after), (vec![0, 10, 20, 30, 40], vec![0, 1, 1, 4, 5]));
+    }
+
+    #[test]
+    fn no_more_threads_than_find_room_at_once() {
+        let weights = |all: &[u64]| all.iter().map(|about| Weight { about: *about, least: 0 }).collect::<Vec<_>>();
+        let threads = |all: &[u64], threads| Room::new(100).threads(&weights(all), threads);
+        assert_eq!([threads(&[60, 60], 2), threads(&[50, 50], 2), threads(&[10, 10, 10, 170], 8), threads(&[200], 4)], [1, 2, 2, 1]);
+        assert_eq!([threads(&[], 2), threads(&[0, 0], 2)], [2, 2]);
     }
 
     #[test]

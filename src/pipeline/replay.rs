@@ -96,7 +96,7 @@ pub enum Waiting {
     /// Label decisions.
     Decisions = 8,
     /// Finished rows.
-    Rows = 10,
+    Rows = 20,
 }
 
 impl Work {

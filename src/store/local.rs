@@ -13,7 +13,7 @@ use object_store::{CopyMode, CopyOptions, MultipartUpload, ObjectStore, ObjectSt
 use super::{Created, ErrorKind, Ref, StagedFile, Store, StoreError};
 
 /// Bytes gathered before a part of a staged file is handed on.
-const PART: usize = 4 << 20;
+const PART: usize = 256 << 10;
 
 /// A store below one directory.
 #[derive(Debug)]

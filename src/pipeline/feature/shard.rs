@@ -18,16 +18,16 @@ use crate::engine::order::places;
 use crate::engine::spool::group;
 use crate::engine::window::arrival::Arrivals;
 use crate::identity::{RowIds, RowPlace};
-use crate::pipeline::gate::{Env, Refusal};
+use crate::pipeline::gate::Refusal;
 use crate::pipeline::label::Labelled;
-use crate::pipeline::parallel::Room;
+use crate::pipeline::parallel::Weight;
 use crate::pipeline::projection::{KEPT, Projection, event};
 use crate::pipeline::window_columns::{self, Rows, WindowFailure};
 
 /// How many times a shard's rows are held at once while it is computed.
 const COPIES: u64 = 3;
 /// Rows that are put together at once.
-const PIECE_ROWS: usize = 32_768;
+const PIECE_ROWS: usize = 8_192;
 
 /// The ordering and naming columns of a shard.
 pub(in crate::pipeline) struct Events {
@@ -165,12 +165,15 @@ pub(super) struct Computed {
     pub(super) late: u64,
 }
 
-/// Computes a shard, whose rows become a run, once there is room for it.
-pub(super) fn compute(labelled: &Labelled, env: &Env, index: usize, room: &Room, runs: &SortedRuns) -> Result<Computed, Refusal> {
-    let engine = |e: EngineError| Refusal::of_engine(PHASE, &e);
+/// The memory that a shard takes while it is computed.
+pub(super) fn weight(labelled: &Labelled, index: usize) -> Weight {
     let least = labelled.replayed().events().bytes(index).saturating_mul(COPIES);
-    let bytes = least.saturating_add(labelled.decisions().bytes(index).saturating_mul(2));
-    let _seat = room.admit(env, PHASE, bytes, least, || format!("the keys of shard {index} are too large to split"))?;
+    Weight { about: least.saturating_add(labelled.decisions().bytes(index).saturating_mul(2)), least }
+}
+
+/// Computes a shard, whose rows become a run.
+pub(super) fn compute(labelled: &Labelled, index: usize, runs: &SortedRuns) -> Result<Computed, Refusal> {
+    let engine = |e: EngineError| Refusal::of_engine(PHASE, &e);
     let batch = labelled.replayed().events().shard(index).map_err(engine)?;
     let events = Events::of(&batch).map_err(engine)?;
     let ordered = order(&events);

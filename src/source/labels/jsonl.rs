@@ -77,9 +77,9 @@ impl LabelTimeline for JsonlLabels {
     }
 }
 
-fn deliver(
-    tape: &mut Tape,
-    text: &[u8],
+fn deliver<'t>(
+    tape: &'t mut Tape,
+    text: &'t [u8],
     query: LabelQuery<'_>,
     place: &dyn Fn() -> String,
     sink: &mut LabelSink<'_>,
@@ -88,13 +88,19 @@ fn deliver(
     if let Some(key) = doc.duplicate_key() {
         return Err(LabelError::inconsistent(place(), format!("the key `{key}` stands twice in one object")));
     }
-    let root = doc.root();
-    let field = |key: &str| root.get(key).and_then(Item::str);
-    let subject = root.get("label_subject_key");
-    let of_subject = |key: &str| subject.and_then(|s| s.get(key)).and_then(Item::str);
-    let (Some(id), Some(run), Some(event_id), Some(label_type)) =
-        (field("label_assertion_id"), of_subject("platform_run_id"), of_subject("event_id"), field("label_type"))
-    else {
+    // In the order in which they are mostly written.
+    let [effective, id, subject, label_type, value, observed, payload_hash] = doc.root().pick([
+        "effective_time",
+        "label_assertion_id",
+        "label_subject_key",
+        "label_type",
+        "label_value",
+        "observed_time",
+        "payload_hash",
+    ]);
+    let text = |item: Option<Item<'t>>| item.and_then(Item::str);
+    let [event_id, run] = subject.map(|subject| subject.pick(["event_id", "platform_run_id"])).unwrap_or_default();
+    let (Some(id), Some(run), Some(event_id), Some(label_type)) = (text(id), text(run), text(event_id), text(label_type)) else {
         return Err(LabelError::inconsistent(
             place(),
             "not a label assertion: label_assertion_id, label_subject_key {platform_run_id, event_id} and label_type are needed",
@@ -103,8 +109,7 @@ fn deliver(
     if run != query.platform_run_id || !query.types.contains(label_type.as_ref()) {
         return Ok(ControlFlow::Continue(()));
     }
-    let (value, effective, observed, payload_hash) =
-        (field("label_value"), field("effective_time"), field("observed_time"), field("payload_hash"));
+    let (value, effective, observed, payload_hash) = (text(value), text(effective), text(observed), text(payload_hash));
     Ok(sink(Assertion {
         id: &id,
         event_id: &event_id,
