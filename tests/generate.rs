@@ -1,8 +1,11 @@
 //! `ofs generate`: a world that builds, and that holds what it says it holds.
 
+use std::process::Stdio;
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::support::{Workspace, files};
+use crate::support::{Workspace, files, outcome, wait_for};
 
 const RUN: &str = "platform_20260101T000000Z";
 
@@ -95,6 +98,34 @@ fn columns_alone_are_the_same_world_in_less_space() {
     }
     let refused = columns.ofs(&["generate", "--events", "100", "--columns", columns.scratch().join("other").to_str().unwrap()]).expect(2);
     assert!(refused.err.contains("--sealed"), "{}", refused.err);
+}
+
+/// Kept in memory as a whole, this world takes about 420 MB.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_build_stays_within_the_memory_that_its_plan_names() {
+    let w = Workspace::empty();
+    let world = w.scratch().join("world");
+    let [world, intent] = [world.clone(), world.join("intents/train.json")].map(|path| path.to_str().unwrap().to_owned());
+    w.ofs(&["generate", "--events", "600000", "--partitions", "4", "--seed", "1", "--sealed", "--columns", &world]).expect(0);
+    let limits = [("OFS_LIMITS_MEMORY", "128MiB"), ("OFS_LIMITS_THREADS", "2")];
+    let plan = w.ofs_with(&limits, &["--workspace", &world, "plan", &intent]).expect(0).out;
+    let named = plan.split("memory bound ").nth(1).and_then(|rest| rest.split(' ').next()).and_then(|mib| mib.parse::<u64>().ok());
+    let bound = named.unwrap_or_else(|| panic!("{plan}"));
+    assert!(bound < 250, "{bound} MiB");
+
+    let mut command = w.command(&["--workspace", &world, "run", &intent, "--json"]);
+    let mut build = command.envs(limits).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let status = format!("/proc/{}/status", build.id());
+    let mut peak = 0;
+    wait_for("the build", Duration::from_secs(600), || {
+        let now = std::fs::read_to_string(&status).unwrap_or_default();
+        let peak_kb = now.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+        peak = peak.max(peak_kb.unwrap_or(0));
+        build.try_wait().unwrap().is_some()
+    });
+    assert_eq!(outcome(build).expect(0).json()["status"], "DONE");
+    assert!((50_000..=bound * 1024).contains(&peak), "{peak} KB at the peak, {bound} MiB named");
 }
 
 #[test]
