@@ -100,13 +100,14 @@ pub struct SortedRuns {
     expected: u64,
     budget: Arc<Budget>,
     spill: Spill,
-    runs: Mutex<Vec<Vec<Piece>>>,
+    runs: Mutex<Vec<Box<[Piece]>>>,
 }
 
 /// The next rows of a run.
 #[derive(Debug)]
 enum Piece {
-    Memory(RecordBatch, Held),
+    // Of those on disk there may be very many, and this is the larger.
+    Memory(Box<(RecordBatch, Held)>),
     Disk(Place),
 }
 
@@ -139,7 +140,7 @@ impl SortedRuns {
     /// Spill space that fails.
     pub fn merge(self, columns: OrderColumns) -> Result<Merged, EngineError> {
         let runs = self.runs.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let cursor = |pieces: Vec<Piece>| Cursor { pieces: pieces.into_iter(), batch: None, row: 0, held: None };
+        let cursor = |pieces: Box<[Piece]>| Cursor { pieces: pieces.into_iter(), batch: None, row: 0, held: None };
         let mut merged =
             Merged { columns, spill: self.spill, cursors: runs.into_iter().map(cursor).collect(), heads: Tournament::new(Vec::new()) };
         let mut heads = Vec::with_capacity(merged.cursors.len());
@@ -166,7 +167,7 @@ impl Run<'_> {
         let within = budget.take(bytes);
         let held = Held::new(budget.clone(), bytes);
         if within {
-            self.pieces.push(Piece::Memory(batch, held));
+            self.pieces.push(Piece::Memory(Box::new((batch, held))));
             return Ok(());
         }
         // So small that a piece of every run may be in memory at once.
@@ -182,7 +183,7 @@ impl Run<'_> {
 
     /// The run is complete.
     pub fn end(self) {
-        self.runs.runs.lock().unwrap_or_else(PoisonError::into_inner).push(self.pieces);
+        self.runs.runs.lock().unwrap_or_else(PoisonError::into_inner).push(self.pieces.into());
     }
 }
 
@@ -212,7 +213,7 @@ impl Merged {
         cursor.batch = None;
         if let Some(piece) = cursor.pieces.next() {
             let (batch, held) = match piece {
-                Piece::Memory(batch, held) => (batch, Some(held)),
+                Piece::Memory(piece) => (piece.0, Some(piece.1)),
                 Piece::Disk(place) => (self.spill.read(place)?, None),
             };
             cursor.batch = Some((Keys::of(&batch, columns)?, batch, held));

@@ -10,22 +10,26 @@ use arrow::array::RecordBatch;
 use arrow::buffer::{Buffer, MutableBuffer};
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::read_record_batch;
-use arrow::ipc::root_as_message;
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
+use arrow::ipc::{MetadataVersion, root_as_message};
 
 use super::EngineError;
-use super::scratch::{Scratch, SpillFile, bytes_of};
+use super::scratch::{Scratch, SpillFile};
 
-/// Where a batch lies: its description, and right behind that its body.
+/// Where a batch lies: its description, and right behind that its body. There are very many of them where little memory
+/// meets much data, so they are small.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
     at: u64,
-    head: usize,
-    body: usize,
-    rows: u64,
-    /// Of both: what is read from a disk is proved like everything else.
-    digest: blake3::Hash,
+    head: u32,
+    /// In units of [`ALIGNMENT`].
+    body: u32,
+    /// Half of the digest of both: what is read from a disk is proved like everything else.
+    digest: [u8; 16],
 }
+
+/// What the arrays of a body are aligned to: no value is wider.
+const ALIGNMENT: usize = 16;
 
 /// A file of batches.
 #[derive(Debug)]
@@ -34,8 +38,10 @@ pub struct Spill {
     file: SpillFile,
 }
 
-fn digest(head: &[u8], body: &[u8]) -> blake3::Hash {
-    blake3::Hasher::new().update(head).update(body).finalize()
+fn digest(head: &[u8], body: &[u8]) -> [u8; 16] {
+    let mut digest = [0; 16];
+    blake3::Hasher::new().update(head).update(body).finalize_xof().fill(&mut digest);
+    digest
 }
 
 impl Spill {
@@ -52,20 +58,22 @@ impl Spill {
     /// Writes a batch behind the others.
     ///
     /// # Errors
-    /// Spill space that fails.
+    /// Spill space that fails; a batch of more than 64 GiB.
     pub fn write(&self, batch: &RecordBatch) -> Result<Place, EngineError> {
         let (mut none, mut context) = (DictionaryTracker::new(false), IpcWriteContext::default());
-        let (_, encoded) = IpcDataGenerator::default().encode(batch, &mut none, &IpcWriteOptions::default(), &mut context)?;
+        let options = IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5)?;
+        let (_, encoded) = IpcDataGenerator::default().encode(batch, &mut none, &options, &mut context)?;
         let (head, body) = (encoded.ipc_message, encoded.arrow_data);
+        let too_large = |_| EngineError::Memory("a batch is too large to be spilled".into());
         let at = self.file.reserve(head.len() + body.len());
         self.file.write(&head, at)?;
         self.file.write(&body, at + head.len() as u64)?;
-        Ok(Place { at, head: head.len(), body: body.len(), rows: bytes_of(batch)?, digest: digest(&head, &body) })
-    }
-
-    /// Bytes of the rows of a batch.
-    pub fn bytes(place: Place) -> u64 {
-        place.rows
+        Ok(Place {
+            at,
+            head: u32::try_from(head.len()).map_err(too_large)?,
+            body: u32::try_from(body.len() / ALIGNMENT).map_err(too_large)?,
+            digest: digest(&head, &body),
+        })
     }
 
     /// Reads a batch again.
@@ -73,10 +81,10 @@ impl Spill {
     /// # Errors
     /// Spill space that fails, or does not hold what was written.
     pub fn read(&self, place: Place) -> Result<RecordBatch, EngineError> {
-        let mut head = vec![0; place.head];
-        let mut body = MutableBuffer::from_len_zeroed(place.body);
+        let mut head = vec![0; place.head as usize];
+        let mut body = MutableBuffer::from_len_zeroed(place.body as usize * ALIGNMENT);
         self.file.read(&mut head, place.at)?;
-        self.file.read(&mut body, place.at + place.head as u64)?;
+        self.file.read(&mut body, place.at + u64::from(place.head))?;
         let damaged = || self.file.damaged();
         // One changed bit would be another value in a row, and whoever reads by a wrong description reads beyond the body.
         if digest(&head, &body) != place.digest {
@@ -120,6 +128,7 @@ mod tests {
         let spill = Spill::new("rows", schema.clone(), scratch);
         let files = || fs::read_dir(dir.path().join("ofs-scratch-t-1")).unwrap().count();
         assert_eq!(files(), 0);
+        assert!(size_of::<Place>() <= 32);
         let places: Vec<Place> = (0..5).map(|n| spill.write(&batch(&schema, n)).unwrap()).collect();
         let slice = spill.write(&batch(&schema, 7).slice(3, 4)).unwrap();
         assert_eq!(files(), 1);

@@ -39,7 +39,9 @@ pub struct Spool {
 struct Runs {
     resident: Vec<Run>,
     /// Of every time that memory was full, the batches of the shards that had rows, in the order of shards.
-    spilled: Vec<Vec<(u32, Place)>>,
+    spilled: Vec<Box<[(u32, Place)]>>,
+    /// Bytes of the spilled rows of each shard.
+    bytes: Vec<u64>,
 }
 
 /// One of several equal shares of a spool's rows, counted from 0.
@@ -68,11 +70,10 @@ struct Run {
 impl Runs {
     /// Where the spilled rows of a shard lie.
     fn places(&self, shard: usize) -> impl Iterator<Item = Place> {
-        let of = move |places: &Vec<(u32, Place)>| {
+        self.spilled.iter().filter_map(move |places| {
             let at = places.binary_search_by_key(&shard, |(shard, _)| *shard as usize).ok()?;
             places.get(at).map(|(_, place)| *place)
-        };
-        self.spilled.iter().filter_map(of)
+        })
     }
 }
 
@@ -160,15 +161,18 @@ impl Spool {
 
     fn spill(&self, runs: &mut Runs) -> Result<(), EngineError> {
         let mut places = Vec::new();
-        for shard in 0..u32::try_from(self.shards).unwrap_or(u32::MAX) {
+        runs.bytes.resize(self.shards, 0);
+        for (shard, bytes) in (0..).zip(&mut runs.bytes) {
             let slices: Vec<RecordBatch> = runs.resident.iter().filter_map(|r| r.slice(shard as usize)).collect();
             if !slices.is_empty() {
-                places.push((shard, self.spill.write(&concat_batches(self.schema(), &slices)?)?));
+                let batch = concat_batches(self.spill.schema(), &slices)?;
+                *bytes += bytes_of(&batch)?;
+                places.push((shard, self.spill.write(&batch)?));
             }
         }
         self.budget.give(runs.resident.iter().map(|r| r.bytes).sum());
         runs.resident.clear();
-        runs.spilled.push(places);
+        runs.spilled.push(places.into());
         Ok(())
     }
 
@@ -177,7 +181,7 @@ impl Spool {
         let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         let resident = runs.resident.iter().filter_map(|run| run.slice(shard));
         let resident: u64 = resident.map(|rows| bytes_of(&rows).unwrap_or(u64::MAX)).fold(0, u64::saturating_add);
-        runs.places(shard).map(Spill::bytes).fold(resident, u64::saturating_add)
+        resident.saturating_add(runs.bytes.get(shard).copied().unwrap_or_default())
     }
 
     /// All rows of one shard.
