@@ -96,7 +96,7 @@ pub enum Waiting {
     /// Label decisions.
     Decisions = 8,
     /// Finished rows.
-    Rows = 20,
+    Rows = 15,
 }
 
 impl Work {
