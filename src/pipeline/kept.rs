@@ -25,8 +25,10 @@ const PREFIX: &str = "kept-";
 const RECEIPT_BYTES: u64 = 256 << 20;
 /// Largest list in bytes.
 const LIST_BYTES: u64 = 1 << 20;
-/// Bytes that are hashed or written between two looks whether the build is to stop.
+/// Bytes that are hashed between two looks whether the build is to stop.
 const CHUNK: usize = 256 << 10;
+/// Bytes that are gathered before they are digested and handed to the store.
+const BUFFER: usize = 64 << 10;
 
 /// The folder in which a gate leaves its receipt.
 pub fn receipt_folder(gate: Phase) -> &'static str {
@@ -142,7 +144,7 @@ impl<'k> Keep<'k> {
         let at = self.pinned.staging_ref().join(&path);
         let staged = self.env.store.stage(&at).map_err(|e| store(&e))?;
         let mut out = Hashed { staged, hasher: blake3::Hasher::new(), bytes: 0, broken: None };
-        let mut buffer = BufWriter::with_capacity(64 << 10, &mut out);
+        let mut buffer = BufWriter::with_capacity(BUFFER, &mut out);
         let filled = fill(&mut buffer).and_then(|()| buffer.flush().map_err(|e| EngineError::Internal(e.to_string())));
         drop(buffer);
         self.env.check(self.gate)?;

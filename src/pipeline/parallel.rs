@@ -32,19 +32,20 @@ pub(crate) struct Weight {
 /// [`each`], for items that take so much memory that they have to wait for room; `name` says what an item is.
 ///
 /// # Errors
-/// `MEMORY_BUDGET` for an item that never fits.
+/// `MEMORY_BUDGET` where an item would never fit, before any work was done in vain.
 pub(crate) fn weighed(
     env: &Env,
     phase: Phase,
     room: &Room,
     weights: &[Weight],
-    name: impl Fn(usize) -> String + Sync,
+    name: impl Fn(usize) -> String,
     work: impl Fn(usize) -> Result<(), Refusal> + Sync,
 ) -> Result<(), Refusal> {
-    let work = |(): &mut (), item: usize| {
-        let Some(weight) = weights.get(item) else { return Ok(()) };
+    for (item, weight) in weights.iter().enumerate() {
         affordable(env, phase, weight.least, || name(item))?;
-        let _seat = room.enter(weight.about);
+    }
+    let work = |(): &mut (), item: usize| {
+        let _seat = room.enter(weights.get(item).map_or(0, |weight| weight.about));
         env.check(phase)?;
         work(item)
     };
@@ -186,7 +187,11 @@ impl Drop for Seat<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::config::Config;
+    use crate::store::{LocalStore, Unrecorded};
 
     #[test]
     fn results_are_taken_in_order_as_soon_as_it_is_their_turn() {
@@ -199,6 +204,41 @@ mod tests {
             })
             .collect();
         assert_eq!((taken, after), (vec![0, 10, 20, 30, 40], vec![0, 1, 1, 4, 5]));
+    }
+
+    #[test]
+    fn what_never_fits_is_refused_before_anything_is_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = BTreeMap::from([("OFS_LIMITS_MEMORY".to_owned(), "64MiB".to_owned())]);
+        let env = Env {
+            store: Arc::new(LocalStore::open(dir.path()).unwrap()),
+            store_root: None,
+            config: Arc::new(Config::load(Some(dir.path()), dir.path(), &limits).unwrap()),
+            cancel: tokio_util::sync::CancellationToken::new(),
+            progress: Arc::default(),
+            attempt: "test".into(),
+            audit: Arc::new(Unrecorded),
+        };
+        let weights = [1 << 20, 64 << 20, 65 << 20].map(|least| Weight { about: least, least });
+        let done = AtomicUsize::new(0);
+        let work = |weights: &[Weight]| {
+            weighed(
+                &env,
+                Phase::Features,
+                &Room::new(32 << 20),
+                weights,
+                |item| format!("item {item}"),
+                |_| {
+                    done.fetch_add(1, Ordering::Relaxed);
+                    Ok(())
+                },
+            )
+        };
+        let refusal = work(&weights).unwrap_err();
+        assert_eq!((refusal.code, done.load(Ordering::Relaxed)), (ReasonCode::MemoryBudget, 0));
+        assert!(refusal.message.contains("65 MiB") && refusal.message.ends_with("item 2"), "{}", refusal.message);
+        work(&weights[..2]).unwrap();
+        assert_eq!(done.into_inner(), 2);
     }
 
     #[test]
