@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{FLIGHTS_RUN, Output, Random, Workspace, outcome, signal, small, thorough, wait_for};
+use crate::support::{FLIGHTS_RUN, Kills, Output, Workspace, outcome, signal, small, thorough, wait_for};
 
 const TRAIN: &str = "nycflights13.train.2013-01-01.2013-01-02";
 
@@ -260,30 +260,19 @@ fn the_program_killed_at_named_points_is_recovered() {
 fn the_program_killed_at_random_instants_is_recovered() {
     let wanted = wanted();
     let kills = if thorough() { 200 } else { 40 };
-    let mut random = Random::new(20_130_101);
     let timed = small();
     let began = Instant::now();
     timed.build("train");
-    let whole = began.elapsed();
-    let (mut met, mut turn) = (0, 0);
-    while met < kills {
-        assert!(turn < 4 * kills, "only {met} of {turn} kills met a living process");
-        turn += 1;
+    let mut random = Kills::new(20_130_101, began.elapsed());
+    for turn in 1.. {
+        if random.met() == kills {
+            println!("{kills} of {turn} random kills met a living process");
+            break;
+        }
         let w = small();
-        let mut owner = start_run(&w, "train", None);
-        std::thread::sleep(whole.mul_f64(random.below(1_000) as f64 / 1_000.0));
-        // An owner that has ended already was too fast for this instant.
-        met += usize::from(owner.try_wait().unwrap().is_none());
-        signal_any(&owner, "KILL");
-        outcome(owner);
+        random.kill(start_run(&w, "train", None));
         complete(&w, turn, &wanted, &format!("kill {turn}"));
     }
-    println!("{met} of {turn} random kills met a living process");
-}
-
-/// Sends a signal that may come too late.
-fn signal_any(child: &Child, name: &str) {
-    let _ = std::process::Command::new("kill").args([format!("-{name}"), child.id().to_string()]).stderr(Stdio::null()).status();
 }
 
 #[test]

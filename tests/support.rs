@@ -362,6 +362,50 @@ pub(crate) fn halt(w: &Workspace, child: &Child) {
     });
 }
 
+/// Kills programs at random instants of their work.
+///
+/// How long the work takes is a first guess, which every program that ended before its instant corrects: on a machine
+/// that was slow at first and is free afterwards hardly any kill would find a living process.
+pub(crate) struct Kills {
+    random: Random,
+    whole: Duration,
+    met: usize,
+    turns: usize,
+}
+
+impl Kills {
+    /// `whole`: what one build took.
+    pub(crate) fn new(seed: u64, whole: Duration) -> Self {
+        Kills { random: Random::new(seed), whole, met: 0, turns: 0 }
+    }
+
+    /// How many found a living process; fails where it happens so seldom that something must be wrong with the aim.
+    pub(crate) fn met(&self) -> usize {
+        assert!(self.turns < 100 || self.met > self.turns / 10, "only {} of {} kills met a living process", self.met, self.turns);
+        self.met
+    }
+
+    /// Kills a program that was just started and that has a whole build to do; whether it was still alive.
+    pub(crate) fn kill(&mut self, mut child: Child) -> bool {
+        let began = Instant::now();
+        let instant = self.whole.mul_f64(self.random.below(1_000) as f64 / 1_000.0);
+        while began.elapsed() < instant && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        let lived = began.elapsed();
+        child.kill().unwrap();
+        let ended = outcome(child);
+        assert!(ended.code <= 0, "{}", ended.err);
+        // No exit code: the signal ended it.
+        let met = ended.code == -1;
+        (self.turns, self.met) = (self.turns + 1, self.met + usize::from(met));
+        if !met {
+            self.whole = (self.whole + lived) / 2;
+        }
+        met
+    }
+}
+
 pub(crate) fn outcome(child: Child) -> Output {
     Output::of(child.wait_with_output().unwrap())
 }
