@@ -128,6 +128,26 @@ fn a_build_stays_within_the_memory_that_its_plan_names() {
     assert!((50_000..=bound * 1024).contains(&peak), "{peak} KB at the peak, {bound} MiB named");
 }
 
+/// A part is written as a whole, so rows of very many columns need memory that no spilling saves.
+#[test]
+fn rows_of_too_many_features_are_refused_before_any_is_computed_and_built_with_more_memory() {
+    let w = Workspace::empty();
+    let world = w.scratch().join("world");
+    let text = |path: &str| world.join(path).to_str().unwrap().to_owned();
+    w.ofs(&["generate", "--events", "40000", "--partitions", "2", "--seed", "1", "--sealed", "--columns", &text("")]).expect(0);
+    let authority = world.join("authority/features_v0.yaml");
+    let mut features = std::fs::read_to_string(&authority).unwrap();
+    (0..60).for_each(|n| features.push_str(&format!("      - {{name: sum_{n}, agg: sum, field: amount, type: int64}}\n")));
+    std::fs::write(&authority, features).unwrap();
+    let run = ["--workspace", &text(""), "run", &text("intents/train.json"), "--json"];
+    let refused = w.ofs_with(&[("OFS_LIMITS_MEMORY", "64MiB")], &run).expect(3).json();
+    assert_eq!((&refused["reason"]["code"], &refused["reason"]["phase"]), (&"MEMORY_BUDGET".into(), &"features".into()));
+    let message = refused["reason"]["message"].as_str().unwrap();
+    assert!(message.contains("MiB are needed at least") && message.ends_with("205 columns"), "{message}");
+    let built = w.ofs_with(&[("OFS_LIMITS_MEMORY", "256MiB")], &run).expect(0).json();
+    assert_eq!(built["status"], "DONE");
+}
+
 #[test]
 fn a_folder_that_holds_something_is_left_alone() {
     let w = Workspace::empty();

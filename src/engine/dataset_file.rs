@@ -14,6 +14,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersi
 use parquet::schema::types::ColumnPath;
 
 use super::EngineError;
+use super::scratch::width;
 
 /// Raised with any change of the writer, its settings or its crates.
 pub const WRITER_REVISION: &str = "2";
@@ -75,6 +76,12 @@ fn encoding(data_type: &DataType) -> Encoding {
 /// Columns of digests: no range of theirs ever leaves a page out.
 fn digests(name: &str) -> bool {
     matches!(name, "row_id" | "payload_hash")
+}
+
+/// About how many bytes a row takes while its part is being encoded.
+pub fn encoded_width(schema: &SchemaRef) -> u64 {
+    const IN_A_DICTIONARY: u64 = 4;
+    schema.fields().iter().map(|field| if repeats(field.name()) { IN_A_DICTIONARY } else { width(field.data_type()) }).sum()
 }
 
 fn properties(schema: &SchemaRef) -> Result<WriterProperties, EngineError> {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, RecordBatch};
+use arrow::datatypes::DataType;
 
 use super::EngineError;
 
@@ -141,20 +142,17 @@ impl Drop for SpillFile {
 pub struct Budget {
     limit: u64,
     used: AtomicU64,
-    peak: AtomicU64,
 }
 
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: u64) -> Self {
-        Budget { limit, used: AtomicU64::new(0), peak: AtomicU64::new(0) }
+        Budget { limit, used: AtomicU64::new(0) }
     }
 
     /// Takes bytes; `false` says that the limit is passed and something should spill.
     pub fn take(&self, bytes: u64) -> bool {
-        let used = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        self.peak.fetch_max(used, Ordering::Relaxed);
-        used <= self.limit
+        self.used.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.limit
     }
 
     /// Gives bytes back.
@@ -201,6 +199,15 @@ impl Drop for Held {
 pub fn bytes_of(batch: &RecordBatch) -> Result<u64, EngineError> {
     let bytes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size());
     Ok(bytes.sum::<Result<usize, _>>()? as u64)
+}
+
+/// About how many bytes a value of a column takes; a text is taken for an id.
+pub fn width(data_type: &DataType) -> u64 {
+    const TEXT: u64 = 40;
+    match data_type {
+        DataType::Boolean => 1,
+        other => other.primitive_width().map_or(TEXT, |bytes| bytes as u64),
+    }
 }
 
 #[cfg(test)]

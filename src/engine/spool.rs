@@ -40,8 +40,24 @@ struct Runs {
     resident: Vec<Run>,
     /// Of every time that memory was full, the batches of the shards that had rows, in the order of shards.
     spilled: Vec<Box<[(u32, Place)]>>,
-    /// Bytes of the spilled rows of each shard.
-    bytes: Vec<u64>,
+    /// Size of the spilled rows of each shard.
+    sizes: Vec<Size>,
+}
+
+/// How much the rows of a shard are, wherever they wait.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Size {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Size {
+    fn add(self, batch: &RecordBatch) -> Size {
+        let bytes = bytes_of(batch).unwrap_or(u64::MAX);
+        Size { rows: self.rows + batch.num_rows() as u64, bytes: self.bytes.saturating_add(bytes) }
+    }
 }
 
 /// One of several equal shares of a spool's rows, counted from 0.
@@ -161,12 +177,12 @@ impl Spool {
 
     fn spill(&self, runs: &mut Runs) -> Result<(), EngineError> {
         let mut places = Vec::new();
-        runs.bytes.resize(self.shards, 0);
-        for (shard, bytes) in (0..).zip(&mut runs.bytes) {
+        runs.sizes.resize(self.shards, Size::default());
+        for (shard, size) in (0..).zip(&mut runs.sizes) {
             let slices: Vec<RecordBatch> = runs.resident.iter().filter_map(|r| r.slice(shard as usize)).collect();
             if !slices.is_empty() {
                 let batch = concat_batches(self.spill.schema(), &slices)?;
-                *bytes += bytes_of(&batch)?;
+                *size = size.add(&batch);
                 places.push((shard, self.spill.write(&batch)?));
             }
         }
@@ -176,12 +192,11 @@ impl Spool {
         Ok(())
     }
 
-    /// Bytes of all rows of one shard, wherever they wait.
-    pub fn bytes(&self, shard: usize) -> u64 {
+    /// How much all rows of one shard are.
+    pub fn size(&self, shard: usize) -> Size {
         let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
-        let resident = runs.resident.iter().filter_map(|run| run.slice(shard));
-        let resident: u64 = resident.map(|rows| bytes_of(&rows).unwrap_or(u64::MAX)).fold(0, u64::saturating_add);
-        resident.saturating_add(runs.bytes.get(shard).copied().unwrap_or_default())
+        let spilled = runs.sizes.get(shard).copied().unwrap_or_default();
+        runs.resident.iter().filter_map(|run| run.slice(shard)).fold(spilled, |size, rows| size.add(&rows))
     }
 
     /// All rows of one shard.
@@ -317,7 +332,9 @@ mod tests {
                 assert_eq!(batch.column(1).null_count(), if shard == 0 { 17 } else { 0 });
                 // Where rows wait is no reason to count more bytes: a piece has an offset and some bits of its own.
                 let exact = bytes_of(&batch).unwrap();
-                assert!((exact..exact + 5 * 8).contains(&spool.bytes(shard)) || found.is_empty(), "{exact} {}", spool.bytes(shard));
+                let size = spool.size(shard);
+                assert!((exact..exact + 5 * 8).contains(&size.bytes) || found.is_empty(), "{exact} {size:?}");
+                assert_eq!(size.rows, batch.num_rows() as u64);
             }
             // Saved in shares and loaded, each shard has the same rows; another number of shards is refused.
             let saved = [0, 1, 2].map(|index| {

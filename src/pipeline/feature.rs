@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::gate::{Env, Phase, Refusal, keep_receipt};
 use super::kept::Recorded;
 use super::label::Labelled;
-use super::parallel::{self, Room, Weight};
+use super::parallel::{self, Weight};
 use super::pin::Pinned;
 use super::replay::{Replayed, Waiting};
 use super::window_columns::feature_fields;
@@ -156,16 +156,16 @@ fn output_schema(labelled: &Labelled) -> SchemaRef {
 /// A refusal of gate 6.
 pub fn prove(labelled: Labelled, env: &Env) -> Result<Drafted, Refusal> {
     value_fault(labelled.replayed())?;
+    parts::affordable(&labelled, env)?;
     let work = labelled.replayed().work().clone();
     let shards = labelled.pinned().shards();
     let runs = SortedRuns::new(output_schema(&labelled), shards, work.budget(Waiting::Rows), work.scratch.clone());
-    // A few shards are much larger than most, for they have the largest keys.
-    let room = Room::new(env.config.memory() / 2);
     env.progress.enter(PHASE, shards as u64);
     let (rows, late_use) = (AtomicU64::new(0), AtomicU64::new(0));
+    // A few shards are much larger than most, for they have the largest keys.
     let weights: Vec<Weight> = (0..shards).map(|index| shard::weight(&labelled, index)).collect();
     let name = |index| format!("the keys of shard {index} are too large to split");
-    parallel::weighed(env, PHASE, &room, &weights, name, |index| {
+    parallel::weighed(env, PHASE, &weights, name, |index| {
         let computed = shard::compute(&labelled, index, &runs)?;
         rows.fetch_add(computed.rows, Ordering::Relaxed);
         late_use.fetch_add(computed.late, Ordering::Relaxed);

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use self::shard::{DISTANCES_US, Decide, ShardOutcome, TypeCounts};
 use super::gate::{Env, Phase, Refusal, keep_receipt};
-use super::parallel::{self, InOrder, Room, Weight};
+use super::parallel::{self, InOrder, Weight};
 use super::pin::Pinned;
 use super::replay::{Replayed, Waiting};
 use crate::contract::ReasonCode;
@@ -90,15 +90,14 @@ pub fn prove(replayed: Replayed, env: &Env, timeline: &dyn LabelTimeline) -> Res
     let decide = Decide::new(&replayed, &assertions, &decisions);
     let shards = pinned.shards();
     env.progress.enter(PHASE, shards as u64);
-    let room = Room::new(env.config.memory() / 2);
     let weigh = |index| {
-        let least = replayed.subjects().bytes(index).saturating_add(assertions.spool.bytes(index));
+        let least = replayed.subjects().size(index).bytes.saturating_add(assertions.spool.size(index).bytes);
         Weight { about: least.saturating_mul(2), least }
     };
     let weights: Vec<Weight> = (0..shards).map(weigh).collect();
     let name = |index| format!("the assertions about the events of shard {index} are too many for one unit of work");
     let total = Mutex::new((InOrder::new(), ShardOutcome::new(types)));
-    parallel::weighed(env, PHASE, &room, &weights, name, |index| {
+    parallel::weighed(env, PHASE, &weights, name, |index| {
         let outcome = decide.shard(index)?;
         env.progress.advance(1);
         let (decided, total) = &mut *total.lock().unwrap_or_else(PoisonError::into_inner);

@@ -29,14 +29,14 @@ pub(crate) struct Weight {
     pub(crate) least: u64,
 }
 
-/// [`each`], for items that take so much memory that they have to wait for room; `name` says what an item is.
+/// [`each`], for items that take so much memory that they have to wait for room, which is half of what there may be;
+/// `name` says what an item is.
 ///
 /// # Errors
 /// `MEMORY_BUDGET` where an item would never fit, before any work was done in vain.
 pub(crate) fn weighed(
     env: &Env,
     phase: Phase,
-    room: &Room,
     weights: &[Weight],
     name: impl Fn(usize) -> String,
     work: impl Fn(usize) -> Result<(), Refusal> + Sync,
@@ -44,6 +44,7 @@ pub(crate) fn weighed(
     for (item, weight) in weights.iter().enumerate() {
         affordable(env, phase, weight.least, || name(item))?;
     }
+    let room = Room::new(env.config.memory() / 2);
     let work = |(): &mut (), item: usize| {
         let _seat = room.enter(weights.get(item).map_or(0, |weight| weight.about));
         env.check(phase)?;
@@ -141,7 +142,7 @@ impl<T> InOrder<T> {
 /// Memory for work whose size is known before it begins: who finds no room waits until others have left. Work that
 /// is larger than the whole is done alone.
 #[derive(Debug)]
-pub(crate) struct Room {
+struct Room {
     whole: u64,
     used: Mutex<u64>,
     left: Condvar,
@@ -149,14 +150,14 @@ pub(crate) struct Room {
 
 /// A place in a [`Room`], until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Seat<'r> {
+struct Seat<'r> {
     room: &'r Room,
     bytes: u64,
 }
 
 impl Room {
     /// Room for `whole` bytes.
-    pub(crate) fn new(whole: u64) -> Self {
+    fn new(whole: u64) -> Self {
         Room { whole, used: Mutex::new(0), left: Condvar::new() }
     }
 
@@ -225,7 +226,6 @@ mod tests {
             weighed(
                 &env,
                 Phase::Features,
-                &Room::new(32 << 20),
                 weights,
                 |item| format!("item {item}"),
                 |_| {

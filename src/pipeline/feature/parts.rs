@@ -12,12 +12,12 @@ use super::{PHASE, PartFile, TS_COLUMN, dataset_schema, output};
 use crate::contract::intent::Lane;
 use crate::digest::push_hex;
 use crate::engine::EngineError;
-use crate::engine::dataset_file::{PART_ROWS, PartWriter};
+use crate::engine::dataset_file::{PART_ROWS, PartWriter, encoded_width};
 use crate::engine::digest::{Hash, Tree, leaves, schema_digest};
 use crate::engine::merge::{BATCH_ROWS, Merged};
 use crate::pipeline::gate::{Env, Refusal};
 use crate::pipeline::label::{Labelled, STATUS};
-use crate::pipeline::parallel::InOrder;
+use crate::pipeline::parallel::{self, InOrder};
 use crate::store::Ref;
 
 /// Begins the names of parts that are still being written.
@@ -65,8 +65,9 @@ pub(super) fn write(labelled: &Labelled, env: &Env, merged: Merged) -> Result<Wr
         labels,
         staging: labelled.pinned().staging_ref(),
     };
-    let workers = writers(env.config.memory(), env.config.threads());
-    let queue = queued(env.config.memory());
+    let row = encoded_width(&schema);
+    let workers = writers(env.config.memory(), env.config.threads(), part_bytes(row, PART_ROWS));
+    let queue = queued(env.config.memory(), row);
     let mut collected = Collected { parts: InOrder::new(), files: Vec::new(), tree: Tree::new(), refusal: None };
     std::thread::scope(|scope| -> Result<(), Refusal> {
         let (jobs, queue_of_jobs) = bounded::<Job>(0);
@@ -90,22 +91,46 @@ pub(super) fn write(labelled: &Labelled, env: &Env, merged: Merged) -> Result<Wr
     Ok(Written { rows: collected.tree.count(), rows_digest: crate::digest::hex(&collected.tree.root(&digest)), files: collected.files })
 }
 
-/// How many parts are written at once: each is held until its only row group is complete, encoded, with the pages of
-/// every column that are being filled.
-fn writers(memory: u64, threads: usize) -> usize {
-    const PART: u64 = 48_000_000;
-    usize::try_from(memory / 2 / PART).unwrap_or(usize::MAX).min(threads).clamp(1, 8)
+/// Refuses rows of so many columns that not even one part of them could be written.
+///
+/// # Errors
+/// `MEMORY_BUDGET`.
+pub(super) fn affordable(labelled: &Labelled, env: &Env) -> Result<(), Refusal> {
+    let schema = dataset_schema(labelled.pinned());
+    let part = part_bytes(encoded_width(&schema), labelled.rows());
+    parallel::affordable(env, PHASE, limit_for(part), || {
+        format!("a part of the data set is written as a whole, and has {} columns", schema.fields().len())
+    })
 }
 
-/// How many batches a worker that lags behind the merge may queue: a whole part, some fifty megabytes, where memory
-/// allows it.
-fn queued(memory: u64) -> usize {
+/// What a part takes while it is written: it is held until its only row group is complete, encoded, with the pages of
+/// every column that are being filled. `row` is what a row takes.
+fn part_bytes(row: u64, rows: u64) -> u64 {
+    rows.min(PART_ROWS) * row * 6 / 5
+}
+
+/// The smallest limit at which one part of so many bytes is written within what a build may take beyond its limit: beside
+/// it there are the rows that wait, and what the allocator keeps of the work before (measured).
+fn limit_for(part: u64) -> u64 {
+    const BEYOND: u64 = 30_000_000;
+    part.saturating_sub(BEYOND) / 2 * 5
+}
+
+/// How many parts of so many bytes are written at once.
+fn writers(memory: u64, threads: usize, part: u64) -> usize {
+    usize::try_from(memory / 2 / part.max(1)).unwrap_or(usize::MAX).min(threads).clamp(1, 8)
+}
+
+/// How many batches a worker that lags behind the merge may queue: where memory allows it, a whole part of some forty
+/// megabytes. `row` is what a row takes.
+fn queued(memory: u64, row: u64) -> usize {
     const PART: usize = PART_ROWS as usize / BATCH_ROWS;
-    match memory >> 20 {
-        0..256 => 2,
-        256..1_024 => PART / 2,
-        _ => PART,
-    }
+    let bytes: u64 = match memory >> 20 {
+        0..256 => 1_500_000,
+        256..1_024 => 20_000_000,
+        _ => 40_000_000,
+    };
+    usize::try_from(bytes / (row * BATCH_ROWS as u64).max(1)).unwrap_or(PART).clamp(1, PART)
 }
 
 /// Results in part order, however they finish.
@@ -276,7 +301,24 @@ mod tests {
 
     #[test]
     fn as_many_parts_are_written_at_once_as_memory_allows() {
-        let at = |mib: u64, threads| writers(mib << 20, threads);
-        assert_eq!([at(64, 2), at(128, 8), at(256, 2), at(256, 8), at(2_048, 1), at(2_048, 64)], [1, 1, 2, 2, 1, 8]);
+        let at = |mib: u64, threads, row| writers(mib << 20, threads, part_bytes(row, PART_ROWS));
+        let usual = [(64, 2), (128, 8), (256, 2), (256, 8), (2_048, 1), (2_048, 64)].map(|(mib, threads)| at(mib, threads, 300));
+        assert_eq!(usual, [1, 1, 2, 2, 1, 8]);
+        // Rows of hundreds of features take more.
+        assert_eq!([at(256, 8, 1_600), at(1_024, 8, 1_600), at(2_048, 64, 1_600)], [1, 2, 4]);
+    }
+
+    #[test]
+    fn the_least_limit_holds_the_usual_part_and_grows_with_its_columns() {
+        let least = |row| limit_for(part_bytes(row, PART_ROWS)) >> 20;
+        assert_eq!([least(100), least(300), least(360), least(1_600)], [0, 40, 63, 528]);
+        assert_eq!(limit_for(part_bytes(100_000, 10)), 0);
+    }
+
+    #[test]
+    fn what_waits_for_a_writer_is_bounded_in_bytes() {
+        let at = |mib: u64, row| queued(mib << 20, row);
+        assert_eq!([at(64, 300), at(256, 300), at(2_048, 300), at(2_048, 10)], [2, 32, 64, 64]);
+        assert_eq!([at(64, 1_600), at(256, 1_600), at(2_048, 1_600)], [1, 6, 12]);
     }
 }

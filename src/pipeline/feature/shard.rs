@@ -15,6 +15,7 @@ use crate::contract::{Offset, ReasonCode};
 use crate::engine::EngineError;
 use crate::engine::merge::{Offsets, SortedRuns};
 use crate::engine::order::places;
+use crate::engine::scratch::width;
 use crate::engine::spool::group;
 use crate::engine::window::arrival::Arrivals;
 use crate::identity::{RowIds, RowPlace};
@@ -24,8 +25,10 @@ use crate::pipeline::parallel::Weight;
 use crate::pipeline::projection::{KEPT, Projection, event};
 use crate::pipeline::window_columns::{self, Rows, WindowFailure};
 
-/// How many times a shard's rows are held at once while it is computed.
+/// How many times a shard's events are held at once while they are ordered.
 const COPIES: u64 = 3;
+/// Bytes of a row's places in the orders of its key and of its data set.
+const PLACES: u64 = 32;
 /// Rows that are put together at once.
 const PIECE_ROWS: usize = 8_192;
 
@@ -167,8 +170,12 @@ pub(super) struct Computed {
 
 /// The memory that a shard takes while it is computed.
 pub(super) fn weight(labelled: &Labelled, index: usize) -> Weight {
-    let least = labelled.replayed().events().bytes(index).saturating_mul(COPIES);
-    Weight { about: least.saturating_add(labelled.decisions().bytes(index).saturating_mul(2)), least }
+    let (events, decisions) = (labelled.replayed().events().size(index), labelled.decisions().size(index).bytes);
+    let features: u64 = window_columns::feature_fields(labelled.pinned().group()).iter().map(|field| width(field.data_type())).sum();
+    let computed = events.rows.saturating_mul(PLACES + features).saturating_add(decisions).saturating_add(events.bytes);
+    let ordered = events.bytes.saturating_mul(COPIES);
+    let least = ordered.max(computed);
+    Weight { about: least.max(ordered.saturating_add(decisions.saturating_mul(2))), least }
 }
 
 /// Computes a shard, whose rows become a run.
