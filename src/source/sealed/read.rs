@@ -23,14 +23,11 @@ use crate::store::Store;
 
 /// Rows that are decoded at a time.
 const BATCH: usize = 16_384;
-/// Bytes of a file for which memory is taken at once.
-const USUAL: u64 = 16 << 20;
 
 /// The bytes of a segment's file, which are those of its sidecar.
 pub(super) fn whole(store: &dyn Store, segment: &Segment) -> Result<Bytes, SourceError> {
     let wanted = &segment.sidecar.file;
-    // What a sidecar says of its file is believed up to what a segment usually has.
-    let mut bytes = Vec::with_capacity(usize::try_from(wanted.bytes.min(USUAL)).unwrap_or_default() + 1);
+    let mut bytes = Vec::new();
     let reader = store.open(&segment.file).map_err(of_store)?;
     // One byte more than there may be tells a longer file.
     reader.take(wanted.bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| SourceError::io(segment.file.as_str(), &e))?;
