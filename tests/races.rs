@@ -280,10 +280,13 @@ fn a_worker_killed_mid_build_is_stuck_at_once_and_the_next_one_completes_it() {
     let (w, wanted) = (small(), wanted());
     w.ofs(&["submit", w.path("intents/train.json").to_str().unwrap(), "--json"]).expect(0);
     // Dies with the replay passed and the labels begun.
-    let killed = outcome(start(&w, &["worker", "--json"], Some("kill@ledger.write:12")));
+    let killed = outcome(start(&w, &["worker", "--json"], Some("kill@ledger.write:19")));
     assert_eq!(killed.code, -1);
     let stuck = w.ofs(&["runs", "--stuck", "--json"]).expect(0).json();
     assert_eq!((&stuck["runs"][0]["stuck_reason"], &stuck["workers_alive"]), (&json!("LEASE_EXPIRED"), &json!(0)));
+    let doctor = w.ofs(&["doctor"]).expect(0).out;
+    let next = format!("RUNNING and stuck; next: ofs resume {}", stuck["runs"][0]["run_key"].as_str().unwrap());
+    assert!(doctor.lines().any(|line| line.contains("staging") && line.contains(&next)), "{doctor}");
     let processed = w.ofs(&["worker", "--once", "--json"]).expect(0).json();
     assert_eq!(processed["processed"][0]["status"], "DONE", "{processed}");
     settled(&w, &wanted);

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
+use super::runs::{next, stuck, workers};
 use super::{Context, Failure, Outcome, document, say};
+use crate::ledger::Ledger;
 use crate::observe::doctor::{self, Leftover, OLD_SECONDS, Resource, State};
 use crate::text::{grouped, safe};
 use crate::time::span;
@@ -37,13 +39,13 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
             "resources": resources.iter().map(Resource::to_json).collect::<Vec<_>>(), "leftovers": leftovers.iter().map(Leftover::to_json).collect::<Vec<_>>(),
         }));
     } else {
-        print(context, &resources, &leftovers);
+        print(context, &resources, &leftovers)?;
     }
     Ok(if ok { 0 } else { 3 })
 }
 
 /// The ledger, where there is one; a store that is missing does not matter here.
-fn reader(context: &Context) -> Result<Option<crate::ledger::Ledger>, Failure> {
+fn reader(context: &Context) -> Result<Option<Ledger>, Failure> {
     if context.config.path("ledger").exists() { context.reader() } else { Ok(None) }
 }
 
@@ -56,7 +58,7 @@ fn audit(context: &Context, leftovers: &[Leftover]) -> Result<(), Failure> {
     Ok(context.ledger()?.audit("SWEPT", None, &json!({"removed": swept}))?)
 }
 
-fn print(context: &Context, resources: &[Resource], leftovers: &[Leftover]) {
+fn print(context: &Context, resources: &[Resource], leftovers: &[Leftover]) -> Result<(), Failure> {
     say(format!("{}   workspace {}", crate::pipeline::pin::RELEASE, context.config.workspace.display()));
     say(format!("{:<10} {:<38} {:<16} {:<9} {:<7} found", "resource", "configured", "back end", "supported", "state"));
     for r in resources {
@@ -71,14 +73,19 @@ fn print(context: &Context, resources: &[Resource], leftovers: &[Leftover]) {
         ));
     }
     if leftovers.is_empty() {
-        return say("no leftovers");
+        say("no leftovers");
+        return Ok(());
     }
+    let ledger = reader(context)?;
     say(format!("leftovers (--sweep removes those older than {} that no run needs):", span(OLD_SECONDS * 1_000_000)));
     for l in leftovers {
-        let fate = match (&l.swept, l.needed_by) {
+        let fate = match (&l.swept, &l.needed_by) {
             (Some(Ok(())), _) => "removed".to_owned(),
             (Some(Err(e)), _) => format!("not removed: {e}"),
-            (None, Some(status)) => format!("needed by a run that is {status}"),
+            (None, Some((key, status))) => {
+                let next = ledger.as_ref().map_or(Ok(None), |ledger| way_on(context, ledger, key))?;
+                format!("needed by a run that is {status}{}", next.map(|next| format!(" and stuck; next: {next}")).unwrap_or_default())
+            }
             (None, None) if l.sweepable() => "old".to_owned(),
             (None, None) => "young".to_owned(),
         };
@@ -90,4 +97,12 @@ fn print(context: &Context, resources: &[Resource], leftovers: &[Leftover]) {
             safe(&l.path.display().to_string())
         ));
     }
+    Ok(())
+}
+
+/// The command that moves a run on, where it is stuck.
+fn way_on(context: &Context, ledger: &Ledger, key: &str) -> Result<Option<String>, Failure> {
+    let workers = workers(context, ledger)?;
+    let row = ledger.run(key)?;
+    Ok(row.and_then(|row| stuck(context, &row, workers).map(|reason| next(&row, reason))))
 }

@@ -1,4 +1,5 @@
-//! What killed processes left behind: staging folders, the store's unfinished files, scratch folders.
+//! What killed processes left behind: staging folders, the store's unfinished files, segments that no sidecar vouches
+//! for, scratch folders.
 //!
 //! Links are never followed, so nothing outside the store and the scratch folder can be listed or removed.
 
@@ -20,7 +21,7 @@ pub const OLD_SECONDS: i64 = 86_400;
 /// Something that a process left behind, or still uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leftover {
-    /// `staging`, `temporary` or `scratch`.
+    /// `staging`, `temporary`, `segment` or `scratch`.
     pub kind: &'static str,
     /// Where it lies.
     pub path: PathBuf,
@@ -28,8 +29,8 @@ pub struct Leftover {
     pub bytes: u64,
     /// Seconds since anything in it changed.
     pub age_seconds: i64,
-    /// Status of the run that may still need it: a draft that waits for its publication is no litter.
-    pub needed_by: Option<Status>,
+    /// Key and status of the run that may still need it: a draft that waits for its publication is no litter.
+    pub needed_by: Option<(String, Status)>,
     /// Whether it was removed, or why it could not be.
     pub swept: Option<Result<(), String>>,
 }
@@ -38,7 +39,7 @@ impl Leftover {
     fn of(kind: &'static str, path: PathBuf, now: Instant, live: &[(String, Status)]) -> Self {
         let (bytes, newest) = weigh(&path);
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let needed_by = live.iter().find(|(key, _)| name.contains(key.as_str())).map(|(_, status)| *status);
+        let needed_by = live.iter().find(|(key, _)| name.contains(key.as_str())).cloned();
         let age_seconds = now.0.saturating_sub(newest) / 1_000_000;
         Leftover { kind, path, bytes, age_seconds, needed_by, swept: None }
     }
@@ -50,8 +51,9 @@ impl Leftover {
 
     /// As in `ofs.doctor.v1`.
     pub fn to_json(&self) -> Value {
+        let (key, status) = self.needed_by.as_ref().map(|(key, status)| (key, status)).unzip();
         json!({
-            "kind": self.kind, "path": self.path.display().to_string(), "bytes": self.bytes, "age_seconds": self.age_seconds, "needed_by": self.needed_by,
+            "kind": self.kind, "path": self.path.display().to_string(), "bytes": self.bytes, "age_seconds": self.age_seconds, "needed_by": status, "run_key": key,
             "sweepable": self.sweepable(), "swept": matches!(self.swept, Some(Ok(()))), "error": self.swept.as_ref().and_then(|s| s.as_ref().err()),
         })
     }
@@ -90,8 +92,8 @@ fn named(path: &Path, test: impl Fn(&str) -> bool) -> bool {
     path.file_name().and_then(|n| n.to_str()).is_some_and(test)
 }
 
-/// Everything below `*/ofs/staging/`, unfinished files of the store's back end below `*/ofs/`, and
-/// scratch folders. Runs that have not ended mark theirs as needed.
+/// Everything below `*/ofs/staging/`, unfinished files of the store's back end below `*/ofs/`, segments below
+/// `*/ofs/sealed/` whose sidecar was never written, which no build reads, and scratch folders. Runs that have not ended mark theirs as needed.
 ///
 /// # Errors
 /// A ledger that is there and cannot say which runs have ended.
@@ -109,7 +111,12 @@ pub fn leftovers(config: &Config, ledger: Option<&Ledger>, now: Instant) -> Resu
                 let held = children(&staging).into_iter().filter(|path| holds_a_file(path));
                 found.extend(held.map(|path| Leftover::of("staging", path, now, &live)));
             }
-            unfinished(&own, &staging, &mut |path| found.push(Leftover::of("temporary", path, now, &live)));
+            below(&own, &staging, &mut |path| {
+                let kind = if named(&path, temporary) { "temporary" } else { "segment" };
+                if kind == "temporary" || path.starts_with(own.join("sealed")) && orphan(&path) {
+                    found.push(Leftover::of(kind, path, now, &live));
+                }
+            });
         }
     }
     let scratch = children(&config.scratch()).into_iter().filter(|p| real_folder(p) && named(p, |n| n.starts_with(PREFIX)));
@@ -117,14 +124,16 @@ pub fn leftovers(config: &Config, ledger: Option<&Ledger>, now: Instant) -> Resu
     Ok(found)
 }
 
-fn unfinished(folder: &Path, except: &Path, take: &mut dyn FnMut(PathBuf)) {
+/// Hands on every file below a folder.
+fn below(folder: &Path, except: &Path, take: &mut dyn FnMut(PathBuf)) {
     for path in children(folder).into_iter().filter(|p| p != except) {
-        if real_folder(&path) {
-            unfinished(&path, except, take);
-        } else if named(&path, temporary) {
-            take(path);
-        }
+        if real_folder(&path) { below(&path, except, take) } else { take(path) }
     }
+}
+
+/// A segment's file without its sidecar: whoever sealed it ended between the two.
+fn orphan(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "parquet") && !path.with_extension("json").exists()
 }
 
 /// Removes what is old and needed by no run; each says how that went.
@@ -163,6 +172,10 @@ mod tests {
             "store/R/ofs/manifests/m.json",
             "store/R/archive/x#1",
             "store/R/ofs/staging/dddd/part",
+            "store/R/ofs/sealed/topic=t/segment-0-1.parquet",
+            "store/R/ofs/sealed/topic=t/segment-0-1.json",
+            "store/R/ofs/sealed/topic=t/segment-2-3.parquet",
+            "store/R/ofs/datasets/dm_1/part-00000.parquet",
             "scratch/ofs-scratch-cccc/events-0",
             "scratch/other/x",
         ] {
@@ -185,10 +198,16 @@ mod tests {
         ledger.submit(&new).unwrap();
         let now = crate::time::Clock::now(clock.as_ref());
         let mut young = leftovers(&config, Some(&ledger), now).unwrap();
-        let shown: Vec<_> = young.iter().map(|l| (l.kind, l.bytes, l.needed_by)).collect();
+        let shown: Vec<_> = young.iter().map(|l| (l.kind, l.bytes, l.needed_by.clone())).collect();
         assert_eq!(
             shown,
-            [("staging", 5, None), ("staging", 5, Some(Status::Queued)), ("temporary", 5, None), ("scratch", 5, None)],
+            [
+                ("staging", 5, None),
+                ("staging", 5, Some((text("bbbb"), Status::Queued))),
+                ("temporary", 5, None),
+                ("segment", 5, None),
+                ("scratch", 5, None)
+            ],
             "{young:?}"
         );
         sweep(&mut young);
@@ -196,7 +215,7 @@ mod tests {
         let mut old = leftovers(&config, Some(&ledger), now.plus_micros(2 * OLD_SECONDS * 1_000_000)).unwrap();
         sweep(&mut old);
         let swept: Vec<bool> = old.iter().map(|l| l.swept == Some(Ok(())) && !l.path.exists()).collect();
-        assert_eq!(swept, [true, false, true, true]);
+        assert_eq!(swept, [true, false, true, true, true]);
         for path in ["store/R/ofs/manifests/m.json", "store/R/archive/x#1", "scratch/other/x", "store/R/ofs/staging/bbbb/part"] {
             assert!(dir.path().join(path).exists(), "{path}");
         }

@@ -49,7 +49,10 @@ pub(super) fn put(env: &Env, run: &str, lane: &Lane, ready: Ready, raw_files: Ve
             (Err(_), Err(error)) | (Err(error), Ok(_)) => return Err(store(&error)),
         };
         if found != (blake3.clone(), bytes) {
-            return Err(stands(&file, "a file of this name stands with other content and no sidecar vouches for it"));
+            return Err(stands(
+                &file,
+                "a file of this name stands with other content, and no sidecar vouches for it; `ofs doctor` lists it",
+            ));
         }
     }
     env.store.unstage(&staged).map_err(|e| store(&e))?;
