@@ -132,11 +132,11 @@ impl TimelineView {
         states
     }
 
-    /// The progress in hundredths at each sample up to a moment, oldest first.
-    pub fn progress(&self, until: Option<Instant>) -> Vec<u64> {
+    /// The gate and its progress in hundredths at each sample up to a moment, oldest first.
+    pub fn progress(&self, until: Option<Instant>) -> Vec<(&str, u64)> {
         let in_time = |s: &&Sample| until.is_none_or(|until| s.at <= until) && s.total > 0;
         let share = |s: &Sample| u64::try_from(u128::from(s.done) * 100 / u128::from(s.total)).unwrap_or(100).min(100);
-        self.samples.iter().filter(in_time).map(share).collect()
+        self.samples.iter().filter(in_time).map(|sample| (sample.phase.as_str(), share(sample))).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::list::{Frame, Rows, list, verdict, wrap};
-use super::parts::{Canvas, Column, Copyable, Piece, distance, layout, piece, short, thousands};
+use super::parts::{Canvas, Column, Copyable, Piece, distance, layout, piece, short, terse, thousands};
 use crate::console::action::Action;
 use crate::console::data::Verdict;
 use crate::console::data::labels::{Assertion, Fate, LabelsView, TypeView};
@@ -290,8 +290,12 @@ fn around(canvas: &mut Canvas<'_>, data: &LabelsView) -> u16 {
         let level = if n == 0 { " " } else { glyphs.levels.get(usize::try_from(n * 7 / greatest).unwrap_or(7)).copied().unwrap_or(" ") };
         let bar: String = level.repeat(usize::from(cell - 1));
         canvas.text(x, 0, cell - 1, &bar, role);
-        canvas.right(x, 1, cell - 1, &if n == 0 { glyphs.waiting.to_owned() } else { short(n) }, role);
-        let name = bound(bucket).map_or_else(|| "more".to_owned(), |b| format!("{}{b}", if canvas.width() > 90 { "<=" } else { "" }));
+        let count = if cell > 5 { short(n) } else { terse(n) };
+        canvas.right(x, 1, cell - 1, if n == 0 { glyphs.waiting } else { &count }, role);
+        let name = bound(bucket).map_or_else(
+            || if cell > 4 { "more" } else { "far" }.to_owned(),
+            |b| format!("{}{b}", if canvas.width() > 90 { "<=" } else { "" }),
+        );
         canvas.right(x, 2, cell - 1, &name, Role::Dim);
         x += cell;
     }

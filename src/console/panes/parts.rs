@@ -495,6 +495,18 @@ pub fn short(number: u64) -> String {
     }
 }
 
+/// A number in three columns: digits, or the two that count most and a unit.
+pub fn terse(number: u64) -> String {
+    match number {
+        0..1_000 => number.to_string(),
+        1_000..100_000 => format!("{}k", number / 1_000),
+        100_000..1_000_000 => format!(".{}M", number / 100_000),
+        1_000_000..100_000_000 => format!("{}M", number / 1_000_000),
+        100_000_000..1_000_000_000 => format!(".{}G", number / 100_000_000),
+        _ => format!("{}G", (number / 1_000_000_000).min(99)),
+    }
+}
+
 /// A bar of `width` columns that is full at `done` of `whole`; a bar is full only when nothing is left, and
 /// empty only when nothing was done.
 pub fn gauge(width: u16, done: u64, whole: u64, glyphs: &Glyphs) -> String {
@@ -525,6 +537,13 @@ mod tests {
     use super::*;
     use crate::console::panes::testing::look;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_number_in_three_columns_keeps_its_size() {
+        let numbers = [0, 999, 1_000, 99_999, 100_000, 219_345, 999_999, 1_000_000, 99_999_999, 100_000_000, 2_000_000_000, u64::MAX];
+        let wanted = ["0", "999", "1k", "99k", ".1M", ".2M", ".9M", "1M", "99M", ".1G", "2G", "99G"];
+        assert_eq!(numbers.map(terse), wanted);
+    }
 
     #[test]
     fn columns_shrink_then_go_by_rank_and_the_rest_goes_to_the_one_that_grows() {

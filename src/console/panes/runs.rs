@@ -42,8 +42,9 @@ const COLUMNS: &[Column] = &[
     Column::left("MANIFEST", 11, 7),
 ];
 
-/// The column of the request ids.
+/// The columns of the request ids and of the reasons.
 const REQUEST: usize = 3;
+const REASON: usize = 5;
 
 /// Rows of a frame that hold no runs: the frame itself and the heads of the columns.
 const FRAME: u16 = 3;
@@ -218,7 +219,16 @@ impl RunsPane {
         };
         let mut canvas = Canvas::framed(buf, area, &heading, look, focused);
         let shown = self.shown();
-        let columns: Vec<Column> = shown.iter().filter_map(|at| COLUMNS.get(*at).copied()).collect();
+        let height = usize::from(canvas.height().saturating_sub(1)).max(1);
+        let window = self.cursor.window(self.rows.len(), height);
+        let in_sight: Vec<&RunLine> = window.clone().filter_map(|row| self.rows.get(row).and_then(|at| runs.at(*at))).collect();
+        let mut columns: Vec<Column> = shown.iter().filter_map(|at| COLUMNS.get(*at).copied()).collect();
+        if past.is_none() {
+            // Mostly there are none, and then the names have the room.
+            let longest = in_sight.iter().map(|line| reason(line, runs.stuck(line, now)).text.len()).max();
+            yield_to_names(&mut columns, longest.unwrap_or(0));
+        }
+        let series = in_common(in_sight.iter().filter_map(|line| line.request_id.as_deref()));
         let widths = layout(canvas.width().saturating_sub(1), &columns);
         let sorted = columns.iter().position(|c| c.name == self.order.by.name()).map(|at| (at, self.order.reverse));
         canvas.heads(0, &columns, &widths, sorted);
@@ -227,7 +237,6 @@ impl RunsPane {
             body.text(1, 0, body.width(), self.empty(runs), Role::Dim);
             return;
         }
-        let window = self.cursor.window(self.rows.len(), usize::from(body.height()).max(1));
         let selected = self.cursor.selected(self.rows.len());
         for (y, row) in (0u16..).zip(window) {
             let Some(line) = self.rows.get(row).and_then(|at| runs.at(*at)) else { continue };
@@ -238,7 +247,7 @@ impl RunsPane {
                 None => cells(line, runs.stuck(line, now), now, state, look.glyphs),
             };
             if let (Some(request), Some(width)) = (all.get_mut(REQUEST), wide(REQUEST)) {
-                request.text = both_ends(&request.text, width, look.glyphs.ellipsis).into();
+                request.text = told_apart(&request.text, series, width, look.glyphs.ellipsis).into();
             }
             let mut cells: Vec<Piece<'_>> = shown.iter().filter_map(|at| all.get(*at).cloned()).collect();
             // The selected row has one style: told apart from afar, and cheap to move.
@@ -347,6 +356,40 @@ fn then(line: &RunLine, past: &Detail, state_width: u16, glyphs: &'static Glyphs
     cells
 }
 
+/// Gives what the column of reasons can spare, where the longest in sight has so many letters, to that of the names.
+fn yield_to_names(columns: &mut [Column], longest: usize) {
+    let mut spared = 0;
+    for column in columns.iter_mut().rev() {
+        let is = |at: usize| COLUMNS.get(at).is_some_and(|c| c.name == column.name);
+        if is(REASON) {
+            column.width = u16::try_from(longest).unwrap_or(u16::MAX).clamp(column.name.len() as u16, column.width);
+            spared = column.min.saturating_sub(column.width);
+            column.min = column.min.min(column.width);
+        } else if is(REQUEST) {
+            column.min += spared;
+        }
+    }
+}
+
+/// Bytes with which all the names begin, up to the end of a word; none where there is only one.
+fn in_common<'n>(mut names: impl Iterator<Item = &'n str>) -> usize {
+    let Some(first) = names.next() else { return 0 };
+    let same = |name: &str| first.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
+    let Some(common) = names.map(same).min() else { return 0 };
+    let words = first.char_indices().filter(|(_, c)| !c.is_alphanumeric()).map(|(at, c)| at + c.len_utf8());
+    words.take_while(|end| *end <= common).last().unwrap_or(0)
+}
+
+/// A name that is too long without what all the names in sight begin with, and without its middle.
+fn told_apart(name: &str, series: usize, width: u16, ellipsis: &str) -> String {
+    match name.get(series..) {
+        Some(own) if series > 1 && name.chars().count() > usize::from(width) => {
+            format!("{ellipsis}{}", both_ends(own, width.saturating_sub(1), ellipsis))
+        }
+        _ => both_ends(name, width, ellipsis),
+    }
+}
+
 /// A name that is too long without its middle: those of one series begin alike and differ at their ends.
 fn both_ends(name: &str, width: u16, ellipsis: &str) -> String {
     let name = crate::text::safe(name);
@@ -413,5 +456,20 @@ mod tests {
         let short = |name, width| both_ends(name, width, "~");
         assert_eq!(short("nycflights13.audit.2013-01-08", 12), "nyc~13-01-08");
         assert_eq!([short("train-5", 12), short("train-5", 3)], ["train-5", "train-5"]);
+        let names = ["nycflights13.train.2013-01-01", "nycflights13.try.2013-01-01", "nycflights13.audit.2013-01-01"];
+        let series = in_common(names.into_iter());
+        assert_eq!(names.map(|name| told_apart(name, series, 12, "~")), ["~tra~3-01-01", "~try~3-01-01", "~aud~3-01-01"]);
+        assert_eq!(names.map(|name| told_apart(name, series, 17, "~")), ["~train.2013-01-01", "~try.2013-01-01", "~audit.2013-01-01"]);
+        assert_eq!([in_common(["one.a"].into_iter()), in_common(["a.b", "c.d"].into_iter()), in_common([].into_iter())], [0, 0, 0]);
+        assert_eq!(in_common(["ä.b.1", "ä.b.2"].into_iter()), "ä.b.".len());
+        // Where no run has a reason, the names have its room, at eighty columns, too.
+        let names = |longest| {
+            let mut columns = COLUMNS.to_vec();
+            yield_to_names(&mut columns, longest);
+            layout(77, &columns).get(REQUEST).copied().flatten()
+        };
+        assert_eq!([names(0), names(40)], [Some(23), Some(12)]);
+        // A whole name has no more room than its column.
+        assert_eq!(told_apart("nycflights13.train", 13, 20, "~"), "nycflights13.train");
     }
 }

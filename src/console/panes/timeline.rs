@@ -154,10 +154,13 @@ impl TimelinePane {
         }
         canvas.line(1, 0, &strip);
         let until = event.filter(|_| self.scrubbed.is_some()).map(|e| e.at);
-        let values = data.progress(until);
-        let percent = values.last().map_or_else(|| "no sample".to_owned(), |p| format!("{p}%"));
-        let mut line = vec![piece("progress ", Role::Header), piece(sparkline(&values, width.min(60), glyphs), Role::Running)];
-        line.push(piece(format!(" {percent}"), Role::Value));
+        let progress = data.progress(until);
+        // Of a gate, and as old as the sample: a run that ended was not seen at its end.
+        let told = progress.last().map_or_else(|| "no sample".to_owned(), |(gate, share)| format!(" {share}% of {gate} when last sampled"));
+        let values: Vec<u64> = progress.into_iter().map(|(_, share)| share).collect();
+        let mut line =
+            vec![piece("progress ", Role::Header), piece(sparkline(&values, width.saturating_sub(48).clamp(8, 60), glyphs), Role::Running)];
+        line.push(piece(told, Role::Value));
         if let (Some(_), Some(event)) = (self.scrubbed, event) {
             line.push(piece(format!("  {} as of event {} of {}", glyphs.cursor, event.seq, data.total), Role::Banner));
         }
