@@ -61,7 +61,7 @@ pub(crate) fn affordable(env: &Env, phase: Phase, least: u64, what: impl FnOnce(
     if least <= env.config.memory() {
         return Ok(());
     }
-    let message = format!("{} MiB are needed at least, more than limits.memory allows: {}", least >> 20, what());
+    let message = format!("{} MiB are needed at least, more than limits.memory allows: {}", least.div_ceil(1 << 20), what());
     Err(Refusal::new(ReasonCode::MemoryBudget, phase, message))
 }
 
