@@ -6,7 +6,6 @@
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use jiff::tz::Offset;
 use serde::{Serialize, Serializer};
 
 /// A moment: microseconds since 1970-01-01T00:00:00Z.
@@ -83,10 +82,9 @@ impl Instant {
             return Err(impossible);
         }
         let seconds = days * DAY_SECONDS + hour * 3_600 + minute * 60 + second;
-        if seconds > LAST_SECOND {
-            return Err(impossible);
-        }
-        Ok(Instant((seconds - offset_seconds) * 1_000_000 + micros))
+        let instant = Instant((seconds - offset_seconds) * 1_000_000 + micros);
+        // By its zone it may lie beyond the calendar that its own text begins or ends.
+        if instant.in_calendar() { Ok(instant) } else { Err(TimeError("in UTC it is not in the years 0 to 9999")) }
     }
 
     /// Whether there is a text for it that [`Instant::parse`] reads: it lies in the years 0 to 9999.
@@ -130,8 +128,8 @@ impl Instant {
 const DAY_SECONDS: i64 = 86_400;
 /// The first second of the year 0.
 const FIRST_SECOND: i64 = -62_167_219_200;
-/// The last second that [`jiff::Timestamp`] has: an instant beyond could not be shown.
-const LAST_SECOND: i64 = 253_402_207_200;
+/// The last second of the year 9999.
+const LAST_SECOND: i64 = 253_402_300_799;
 
 /// Days since 1970-01-01 of a date of the years 0 to 9999, where it is one.
 ///
@@ -171,25 +169,9 @@ fn digits(bytes: Option<&[u8]>) -> Option<i64> {
 
 impl fmt::Display for Instant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(text) = self.text() {
-            return f.write_str(std::str::from_utf8(&text).unwrap_or_default());
-        }
-        match jiff::Timestamp::from_microsecond(self.0) {
-            Ok(stamp) => {
-                let dt = Offset::UTC.to_datetime(stamp);
-                let micros = self.0.rem_euclid(1_000_000);
-                write!(
-                    f,
-                    "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{micros:06}Z",
-                    dt.year(),
-                    dt.month(),
-                    dt.day(),
-                    dt.hour(),
-                    dt.minute(),
-                    dt.second()
-                )
-            }
-            Err(_) => write!(f, "{}us", self.0),
+        match self.text() {
+            Some(text) => f.write_str(std::str::from_utf8(&text).unwrap_or_default()),
+            None => write!(f, "{}us", self.0),
         }
     }
 }
@@ -312,15 +294,32 @@ mod tests {
             assert_eq!(days_of(year, month, day), None);
         }
         assert_eq!(days_of(1970, 1, 1), Some(0));
-        // What jiff could not show is none of ours either.
-        assert_eq!(Instant::parse("9999-12-30T22:00:00.999999Z").unwrap().0, jiff::Timestamp::MAX.as_microsecond());
-        assert!(Instant::parse("9999-12-30T22:00:01Z").is_err());
+        assert_eq!(Instant::parse("9999-12-31T23:59:59.999999Z").unwrap(), Instant(LAST_SECOND * 1_000_000 + 999_999));
         assert_eq!(Instant::parse("0000-01-01T00:00:00Z").unwrap(), Instant(FIRST_SECOND * 1_000_000));
     }
 
     #[test]
+    fn a_zone_does_not_lead_out_of_the_calendar() {
+        for text in [
+            "9999-12-31T22:00:00-05:00",
+            "9999-12-31T23:59:59.999999-00:01",
+            "0000-01-01T00:00:00+01:00",
+            "0000-01-01T00:59:59.999999+01:00",
+        ] {
+            assert!(Instant::parse(text).is_err(), "{text}");
+        }
+        for (text, normal) in [
+            ("9999-12-30T22:00:00-05:00", "9999-12-31T03:00:00.000000Z"),
+            ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59.000000Z"),
+            ("0000-01-01T01:00:00+01:00", "0000-01-01T00:00:00.000000Z"),
+        ] {
+            assert_eq!(Instant::parse(text).map(|at| at.to_string()).as_deref(), Ok(normal));
+        }
+    }
+
+    #[test]
     fn only_an_instant_of_the_calendar_has_a_text_that_is_read_again() {
-        let last = jiff::Timestamp::MAX.as_microsecond();
+        let last = LAST_SECOND * 1_000_000 + 999_999;
         for inside in [FIRST_SECOND * 1_000_000, -1, 0, last] {
             assert!(Instant(inside).in_calendar(), "{inside}");
             assert_eq!(Instant::parse(&Instant(inside).to_string()), Ok(Instant(inside)));

@@ -35,6 +35,26 @@ fn result(output: &Output) -> Value {
 }
 
 #[test]
+fn the_configuration_check_says_what_the_console_would_refuse() {
+    let w = Workspace::flights();
+    let checked = |toml: &str| {
+        w.write("ofs.toml", toml);
+        w.ofs(&["config", "check"])
+    };
+    checked("[console]\ntheme = \"ansi16\"\n[console.keys]\nquit = \"Q\"\n").expect(0);
+    for (toml, words) in [
+        ("[console.keys]\nqiut = \"Q\"\n", "no action is called qiut; did you mean quit?"),
+        ("[console.keys]\nquit = \"hyper-x\"\n", "hyper-x is no key"),
+        ("[console.keys]\nquit = \"ctrl-c\"\n", "cannot be bound"),
+        ("[console.keys]\nhelp = \"q\"\n", "would be both"),
+        ("[console]\ntheme = \"neon\"\n", "neon"),
+    ] {
+        let refused = checked(toml).expect(2);
+        assert!(refused.err.contains(words), "{toml}: {}", refused.err);
+    }
+}
+
+#[test]
 fn a_run_prints_one_result_document_and_its_progress_on_stderr() {
     let w = Workspace::flights();
     let output = w.run("train").expect(0);
@@ -90,6 +110,40 @@ fn a_request_that_ended_is_answered_again_and_exits_as_then() {
     let twin = result(&w.run("twin").expect(0));
     assert_eq!((&twin["outcome"], &twin["dataset"]), (&json!("ALREADY_PUBLISHED"), &first["dataset"]));
     assert_eq!(w.manifests(FLIGHTS_RUN).len(), 1);
+}
+
+#[test]
+fn every_receipt_says_under_which_profile_and_policy_it_was_written() {
+    let w = Workspace::flights();
+    let environment = [("OFS_WORKSPACE_PROFILE", "night"), ("OFS_LAUNCHER_POLICY_ID", "launch"), ("OFS_LAUNCHER_REVISION", "r9")];
+    let done = result(&w.ofs_with(&environment, &["run", w.path("intents/train.json").to_str().unwrap(), "--json"]).expect(0));
+    for name in ["plan", "replay", "labels", "draft", "publication"] {
+        let running = w.json(&format!("store/{}", done["evidence"][name].as_str().unwrap()))["running"].clone();
+        let policy = json!({"policy_id": "launch", "revision": "r9"});
+        assert_eq!((&running["profile"], &running["launcher_policy"]), (&json!("night"), &policy), "{name}");
+    }
+    // Whoever publishes later may do so under another one.
+    let w = Workspace::flights();
+    let blocked = format!("store/{FLIGHTS_RUN}/ofs/manifests");
+    w.write(&blocked, "in the way");
+    w.run("train").refused(4, "COMMIT_FAILED");
+    std::fs::remove_file(w.path(&blocked)).unwrap();
+    w.ofs_with(&environment, &["retry", TRAIN]).expect(0);
+}
+
+#[test]
+fn a_payload_hash_is_never_believed_for_training_and_nowhere_taken_over() {
+    let w = Workspace::flights();
+    let single = format!("{}/offset=1.json", archive_folder(FLIGHTS_RUN, FLIGHTS_TOPIC, 0, "kafka_offset"));
+    w.write(&single, w.text(&single).replace("\"amount\":-4", "\"amount\":-5"));
+    w.write("ofs.toml", "[replay]\nverify_payload_hashes = false\n");
+    w.run("train").refused(3, "PAYLOAD_HASH_MISMATCH");
+    // What nobody trains on may be built all the same, and says of each row what it is.
+    let done = w.build("audit");
+    let verified = w.ofs(&["verify", done["dataset"]["manifest_id"].as_str().unwrap(), "--reprove", "--json"]).expect(0).json();
+    assert_eq!(verified["ok"], true, "{verified}");
+    let plan = w.json(&format!("store/{}", done["evidence"]["plan"].as_str().unwrap()));
+    assert_eq!(plan["running"]["verify_payload_hashes"], false);
 }
 
 #[test]
@@ -181,6 +235,33 @@ fn a_plan_says_per_partition_why_the_basis_cannot_be_complete() {
         feasibility(&w),
         ["INFEASIBLE_ARCHIVE_GAP", "INFEASIBLE_RETENTION_EXCEEDED_NO_ARCHIVE", "FEASIBLE_EB_ONLY", "FEASIBLE_REQUIRES_ARCHIVE"]
     );
+}
+
+#[test]
+fn a_plan_tells_a_record_that_the_build_would_refuse() {
+    let w = Workspace::flights();
+    let intent = w.path("intents/train.json");
+    let plan = || w.ofs(&["plan", intent.to_str().unwrap(), "--json"]).expect(0).json();
+    // The bus has every offset of partition 0 as well, so that none is missing.
+    let text: String = flights_lane(&w, 0).values().map(|e| format!("{}\n", json!({"payload": e}))).collect();
+    w.write(&format!("bus/{FLIGHTS_TOPIC}/partition=0.jsonl"), text);
+    w.write(&format!("bus/{FLIGHTS_TOPIC}/partition=0.meta.json"), "{\"base_offset\":0,\"offset_kind\":\"kafka_offset\"}");
+    let whole = plan();
+    assert_eq!((&whole["feasible"], &whole["partitions"][0]["faults"]), (&json!(true), &json!([])));
+    // Half a record of the archive: the run refuses it, wherever else its offset can be had.
+    let folder = archive_folder(FLIGHTS_RUN, FLIGHTS_TOPIC, 0, "kafka_offset");
+    w.write(&format!("{folder}/offset=7.json"), "{\"torn\":");
+    let torn = plan();
+    let lane = &torn["partitions"][0];
+    assert_eq!((&torn["feasible"], &lane["feasibility"]), (&json!(false), &json!("INFEASIBLE_ARCHIVE_GAP")), "{lane}");
+    assert_eq!((&lane["missing_offsets"], &lane["unusable_records"]), (&json!(0), &json!(1)), "{lane}");
+    let fault = &lane["faults"][0];
+    assert_eq!((&fault["code"], &fault["offset"], &fault["source"]), (&json!("DECODE_ERROR"), &json!("7"), &json!("ARCHIVE")));
+    assert!(fault["place"].as_str().unwrap().contains("offset=7.json"), "{fault}");
+    let told = w.ofs(&["plan", intent.to_str().unwrap()]).expect(0).out;
+    assert!(told.contains("  offset 7 (ARCHIVE, ") && told.contains("offset=7.json") && told.contains("DECODE_ERROR"), "{told}");
+    let refused = w.run("train").refused(3, "DECODE_ERROR").json();
+    assert!(refused["reason"]["evidence"][0].as_str().unwrap().contains("offset 7 (ARCHIVE, "), "{refused}");
 }
 
 #[test]
@@ -286,7 +367,11 @@ fn runs_show_and_events_are_documents_with_stable_keys() {
     }
     // A follower of an ended run prints it and ends, one document a line.
     let followed = w.ofs(&["events", key, "--follow", "--json"]).expect(0);
-    let lines: Vec<Value> = followed.out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let mut lines: Vec<Value> = followed.out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    for line in &mut lines {
+        let line = line.as_object_mut().unwrap();
+        assert_eq!((line.remove("schema_version"), line.remove("run_key")), (Some(json!("ofs.event.v1")), Some(json!(key))));
+    }
     assert_eq!(json!(lines), events["events"]);
     for command in ["show", "events", "resume", "retry"] {
         let unknown = w.ofs(&[command, "feedfacefeedfacefeedfacefeedface", "--json"]).expect(2);

@@ -131,6 +131,11 @@ fn the_parser_and_the_schema_of_intents_agree() {
             (Err(why), true) => quarrels.push(format!("{at} = {value:?}: the schema accepts what the parser refuses: {}", why.problems[0])),
         }
     }
+    // What takes two changes: a least share of mature rows, and nothing that says when a row is mature.
+    good["filters"]["label_coverage_policy"]["min_mature_ratio"] = json!(0.5);
+    valid(&schema, "a maturity gate", &good);
+    change(&mut good, "/label_basis/maturity_days", None);
+    assert!(!schema.is_valid(&good) && ofs::contract::intent::parse(good.to_string().as_bytes()).is_err());
     println!("{accepted} intents accepted, {refused} refused by both");
     assert!(quarrels.is_empty(), "{}", quarrels.join("\n"));
     assert!(accepted > 50 && refused > 200);

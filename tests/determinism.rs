@@ -213,13 +213,17 @@ fn what_is_appended_after_the_cutoff_does_not_show() {
     appended.push(assertion(FLIGHTS_RUN, &"1".repeat(32), "nobody", ("arrival_status", "?"), "never"));
     appended.push(assertion(FLIGHTS_RUN, &"2".repeat(32), "nobody", ("other_type", "?"), "never"));
     appended.push(assertion("platform_x", &"3".repeat(32), "nobody", ("arrival_status", "?"), "never"));
+    // An id that is used again for something else.
+    let mut reused = assertions(&w)[0].clone();
+    (reused["label_value"], reused["observed_time"]) = (json!("DIVERTED"), json!("2013-06-01T00:00:00Z"));
+    appended.push(reused);
     w.write("labels/zz.jsonl", lines(&appended) + w.text("labels/assertions.jsonl").lines().next().unwrap() + "\n\n");
     let key = w.build("train")["run_key"].as_str().unwrap().to_owned();
     w.build("audit");
     same("late assertions", &w.published(FLIGHTS_RUN));
     // They are counted, and named, in the observation alone.
     let receipt = w.json(&format!("store/{FLIGHTS_RUN}/ofs/label_resolution/{key}.json"));
-    let count = flights_lane(&w, 1).len();
+    let count = flights_lane(&w, 1).len() + 1;
     assert_eq!(receipt["observation"]["late"], json!([{"label_type": "arrival_status", "late": count}]));
     assert_eq!(receipt["observation"]["late_assertions"].as_array().unwrap().len(), count);
 }
@@ -348,6 +352,58 @@ fn a_backdated_column_of_a_sqlite_timeline_is_a_leak() {
     let mut all = assertions(&w);
     all.truncate(6);
     backdated(&w, all);
+}
+
+#[test]
+fn two_copies_that_differ_refuse_only_where_the_assertion_matters() {
+    let w = Workspace::flights();
+    w.ofs(&["run", w.path("intents/train.json").to_str().unwrap()]).expect(0);
+    let wanted = w.published(FLIGHTS_RUN);
+    let spoilt = |statements: &[String]| {
+        let w = Workspace::flights();
+        let mut all = assertions(&w);
+        let mut copy = |id: &str, change: &dyn Fn(&mut Value)| {
+            let mut new = all[0].clone();
+            new["label_assertion_id"] = json!(id);
+            change(&mut new);
+            all.push(new);
+        };
+        // An event outside the basis, and an observation after the cut-off of one within.
+        copy("00000000000000000000000000000001", &|a| a["label_subject_key"]["event_id"] = json!("nobody"));
+        copy("00000000000000000000000000000002", &|a| a["observed_time"] = json!("2014-01-01T00:00:00.000000Z"));
+        sqlite(&w, "timeline.db", &all, "delete");
+        let db = rusqlite::Connection::open(w.path("timeline.db")).unwrap();
+        for statement in statements {
+            assert_eq!(db.execute(&format!("UPDATE ls_label_timeline SET {statement}"), []).unwrap(), 1, "{statement}");
+        }
+        drop(db);
+        let output = w.ofs_with(&[("OFS_PATHS_LABELS", "timeline.db")], &["run", w.path("intents/train.json").to_str().unwrap(), "--json"]);
+        (w, output)
+    };
+    let first = assertions(&w)[0].clone();
+    let (id, event) = (first["label_assertion_id"].as_str().unwrap(), first["label_subject_key"]["event_id"].as_str().unwrap());
+    let changes = [
+        "label_value = 'other'".to_owned(),
+        "effective_time = '2013-01-05T00:00:00Z'".to_owned(),
+        "assertion_json = 'nonsense'".to_owned(),
+        "assertion_json = x'00ff'".to_owned(),
+    ];
+    for change in &changes {
+        let others = ["1", "2"].map(|n| format!("{change} WHERE label_assertion_id = '{n:0>32}'"));
+        let (w, output) = spoilt(&others);
+        output.expect(0);
+        assert!(w.published(FLIGHTS_RUN) == wanted, "{change}");
+        let (w, output) = spoilt(&[format!("{change} WHERE label_assertion_id = '{id}'")]);
+        let reason = output.refused(3, "LABEL_TIMELINE_INCONSISTENT").json()["reason"].to_string();
+        assert!(reason.contains(id) && reason.contains(event), "{reason}");
+        w.assert_nothing_published(FLIGHTS_RUN);
+    }
+    // Of two copies that name two events, it is enough that one is a row.
+    let moved = format!(
+        "assertion_json = json_set(assertion_json, '$.label_subject_key.event_id', '{event}') WHERE label_assertion_id = '{:0>32}'",
+        "1"
+    );
+    spoilt(&[moved]).1.refused(3, "LABEL_TIMELINE_INCONSISTENT");
 }
 
 #[test]

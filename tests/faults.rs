@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ofs::ledger::{Ledger, LedgerError, Owner, RunRow, Status};
 use ofs::operate::fault::until_killed;
@@ -12,7 +13,7 @@ use ofs::operate::mishap::{Mishap, Site, Trap};
 use ofs::pipeline::admit::Supersession;
 use ofs::pipeline::gate::Env;
 use ofs::pipeline::run::{self, Host, Request, RunResult, StopSignal, Unattended};
-use ofs::time::SystemClock;
+use ofs::time::{Clock, Instant, SystemClock};
 
 use crate::support::{Workspace, environment, files, store_of};
 
@@ -173,6 +174,41 @@ fn every_mishap_of(world: fn() -> Workspace, site: Site, mishaps: &[Mishap]) -> 
         points += tried;
     }
     points
+}
+
+/// A clock that is defect from some question on.
+#[derive(Debug)]
+struct Defect {
+    left: AtomicU64,
+}
+
+impl Clock for Defect {
+    fn now(&self) -> Instant {
+        let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        assert!(left.is_ok(), "this clock is defect");
+        SystemClock.now()
+    }
+}
+
+#[test]
+fn a_defect_while_a_late_manifest_is_adopted_leaves_no_run_running() {
+    let w = Workspace::flights();
+    let blocked = "store/platform_20130101T000000Z/ofs/manifests";
+    w.write(blocked, "in the way");
+    w.run("train").refused(4, "COMMIT_FAILED");
+    std::fs::remove_file(w.path(blocked)).unwrap();
+    w.intent("twin", "train", |intent| intent["request_id"] = "request.twin".into());
+    w.build("twin");
+    let root = w.root();
+    let (env, host) = process(&root, None);
+    // One question is asked when the attempt starts, the next one within it.
+    let host = Host { clock: Arc::new(Defect { left: 1.into() }), ..host };
+    let request = Request { intent: std::fs::read(root.join("intents/train.json")).unwrap(), supersession: Supersession::default() };
+    let result = run::run(&request, &env, &host, &Unattended).unwrap();
+    assert_eq!((result.text("/status"), result.text("/reason/code")), ("FAILED", "RUN_PANICKED"), "{}", result.document);
+    assert!(result.text("/reason/message").ends_with("this clock is defect"), "{}", result.document);
+    assert_eq!(row(&root).unwrap().status, Status::Failed);
+    assert_eq!(w.run("train").expect(0).json()["status"], "DONE");
 }
 
 #[test]

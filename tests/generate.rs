@@ -159,3 +159,19 @@ fn a_folder_that_holds_something_is_left_alone() {
     assert!(refused.err.contains("is not empty; nothing was written"), "{}", refused.err);
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1);
 }
+
+#[test]
+fn the_smallest_worlds_build_to_done_too() {
+    // Worlds of which less is known at the cut-off than a training build usually asks for, and a few others.
+    for (events, seed) in [("1", "3"), ("1", "7"), ("2", "2"), ("3", "1"), ("4", "5"), ("8", "6"), ("12", "9")] {
+        let w = Workspace::empty();
+        let out = w.scratch().join("world");
+        let document = w.ofs(&["generate", "--events", events, "--seed", seed, out.to_str().unwrap(), "--json"]).expect(0).json();
+        let partitions = events.parse::<u64>().unwrap().min(4);
+        assert_eq!(document["partitions"].as_u64(), Some(partitions), "{events} events");
+        for intent in ["train.json", "audit.json"] {
+            let built = build(&w, intent);
+            assert_eq!((&built["status"], &built["dataset"]["rows"].to_string()), (&"DONE".into(), &events.to_owned()), "seed {seed}");
+        }
+    }
+}

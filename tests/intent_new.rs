@@ -38,6 +38,25 @@ fn a_new_intent_is_complete_and_builds_what_the_hand_written_one_does() {
 }
 
 #[test]
+fn an_intent_that_cannot_be_written_leaves_no_mapping_behind() {
+    let w = Workspace::flights();
+    let (path, beside) = (w.path("intents/taken.json"), w.path("intents/taken.json.mapping.json"));
+    w.write("intents/taken.json", "somebody else's");
+    let refused = || w.ofs(&["intent", "new", "--asof", ASOF, "-o", path.to_str().unwrap()]).expect(2).err;
+    let told = refused();
+    assert!(!told.contains("mapping.json"), "{told}");
+    assert_eq!((w.text("intents/taken.json").as_str(), beside.exists()), ("somebody else's", false));
+    // Nothing stands in the way of the next try, and what another call made is not taken away.
+    std::fs::remove_file(&path).unwrap();
+    let written = w.command(&["intent", "new", "--asof", ASOF, "-o", path.to_str().unwrap()]).output().unwrap();
+    assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+    let mapping = std::fs::read(&beside).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert!(refused().contains("mapping.json"));
+    assert_eq!((std::fs::read(&beside).unwrap(), path.exists()), (mapping, false));
+}
+
+#[test]
 fn a_span_of_time_becomes_the_smallest_ranges_that_hold_it() {
     let w = Workspace::flights();
     let (from, to) = ("2013-01-01T12:00:00Z", "2013-01-01T18:00:00Z");

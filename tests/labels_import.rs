@@ -1,13 +1,16 @@
 //! `ofs labels import`: a new SQLite timeline that says what the file said, or nothing at all.
 
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, StringArray, StructArray};
+use arrow::array::{Array, ArrayRef, LargeListArray, ListArray, ListBuilder, StringArray, StringBuilder, StructArray, UInt32Array};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, Fields};
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::ArrowWriter;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::contracts::{schema, valid};
 use crate::support::{FLIGHTS_RUN, Output, Workspace, lines};
@@ -76,6 +79,80 @@ fn builds_from_an_imported_timeline_are_those_from_its_file() {
         assert_eq!(std::fs::read(&timeline).unwrap(), before);
         assert!(alone(&w));
     }
+}
+
+/// All that a timeline holds.
+fn held(at: &Path) -> Vec<Vec<Option<String>>> {
+    let db = rusqlite::Connection::open(at).unwrap();
+    let mut all = db.prepare("SELECT * FROM ls_label_timeline ORDER BY label_assertion_id").unwrap();
+    let rows = all.query_map([], |row| (0..row.as_ref().column_count()).map(|at| row.get(at)).collect()).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+#[test]
+fn evidence_in_columns_is_what_it_is_in_lines() {
+    let w = Workspace::flights();
+    let reference =
+        |n: usize, ref_id: &str| json!({"ref_id": ref_id, "ref_type": "DLA_AUDIT_RECORD", "rank": n, "tags": ["x", null, "\u{e4}\"\n"]});
+    let evidence = [json!([]), json!([reference(0, "a")]), json!([reference(u32::MAX as usize, "b"), {"ref_id": "c"}]), Value::Null];
+    let mut all = assertions(&w);
+    for (a, refs) in all.iter_mut().zip(evidence.iter().cycle()) {
+        let map = a.as_object_mut().unwrap();
+        map.remove("pins");
+        match refs.is_null() {
+            true => map.remove("evidence_refs"),
+            false => map.insert("evidence_refs".into(), refs.clone()),
+        };
+    }
+    w.write("aside.jsonl", lines(&all));
+    import(&w, "aside.jsonl", "lines.db").expect(0);
+    let wanted = held(&w.scratch().join("lines.db"));
+
+    // Every text of the lines as a column, and the evidence as lists of structs.
+    let texts: BTreeSet<String> =
+        all.iter().flat_map(|a| a.as_object().unwrap().iter().filter(|(_, v)| v.is_string()).map(|(k, _)| k.clone())).collect();
+    let column = |of: &dyn Fn(&Value) -> Option<String>| -> ArrayRef { Arc::new(all.iter().map(of).collect::<StringArray>()) };
+    let text = |v: &Value, at: &str| v.pointer(at).and_then(Value::as_str).map(str::to_owned);
+    let mut columns: Vec<(String, ArrayRef)> =
+        texts.iter().map(|name| (name.clone(), column(&|a: &Value| text(a, &format!("/{name}"))))).collect();
+    let field = |name: &str, kind: DataType| Arc::new(Field::new(name, kind, true));
+    let inner = Fields::from(vec![field("platform_run_id", DataType::Utf8), field("event_id", DataType::Utf8)]);
+    let subject = ["platform_run_id", "event_id"].map(|key| column(&|a: &Value| text(a, &format!("/label_subject_key/{key}"))));
+    columns.push(("label_subject_key".into(), Arc::new(StructArray::new(inner, subject.into(), None))));
+    let refs: Vec<&Value> = all.iter().flat_map(|a| a.get("evidence_refs").and_then(Value::as_array).into_iter().flatten()).collect();
+    let mut tags = ListBuilder::new(StringBuilder::new());
+    for entry in &refs {
+        match entry.get("tags").and_then(Value::as_array) {
+            Some(list) => tags.append_value(list.iter().map(|tag| tag.as_str())),
+            None => tags.append_null(),
+        }
+    }
+    let of_refs = |key: &str| -> ArrayRef { Arc::new(refs.iter().map(|r| r.get(key).and_then(Value::as_str)).collect::<StringArray>()) };
+    let ranks: ArrayRef = Arc::new(refs.iter().map(|r| r.get("rank").and_then(Value::as_u64).map(|n| n as u32)).collect::<UInt32Array>());
+    let tags: ArrayRef = Arc::new(tags.finish());
+    let fields: Vec<_> = [("ref_type", of_refs("ref_type")), ("ref_id", of_refs("ref_id")), ("rank", ranks), ("tags", tags)].into();
+    let items = Fields::from(fields.iter().map(|(name, array)| field(name, array.data_type().clone())).collect::<Vec<_>>());
+    let items = StructArray::new(items, fields.into_iter().map(|(_, array)| array).collect(), None);
+    let lengths = all.iter().map(|a| a.get("evidence_refs").map_or(0, |list| list.as_array().unwrap().len()));
+    let valid: NullBuffer = all.iter().map(|a| a.get("evidence_refs").is_some()).collect::<Vec<_>>().into();
+    let item = field("element", items.data_type().clone());
+    let list = ListArray::new(item, OffsetBuffer::from_lengths(lengths), Arc::new(items), Some(valid));
+    for (name, list) in [("list", Arc::new(list.clone()) as ArrayRef), ("large", large(&list))] {
+        let columns = columns.iter().cloned().chain([("evidence_refs".to_owned(), list)]);
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let mut writer = ArrowWriter::try_new(File::create(w.path("aside.parquet")).unwrap(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        import(&w, "aside.parquet", &format!("{name}.db")).expect(0);
+        assert!(held(&w.scratch().join(format!("{name}.db"))) == wanted, "{name}");
+    }
+}
+
+/// The same lists with wider offsets.
+fn large(list: &ListArray) -> ArrayRef {
+    let DataType::List(item) = list.data_type() else { unreachable!() };
+    let offsets = OffsetBuffer::new(list.offsets().iter().map(|o| i64::from(*o)).collect());
+    Arc::new(LargeListArray::new(item.clone(), offsets, list.values().clone(), list.nulls().cloned()))
 }
 
 #[test]

@@ -99,6 +99,19 @@ fn events_cannot_be_changed_or_removed() {
 }
 
 #[test]
+fn the_digest_of_an_output_is_held_against_its_bytes_however_many_there_are() {
+    let w = Workspace::flights();
+    let facts = format!("store/{}", w.json("intents/train.json")["run_facts_ref"].as_str().unwrap());
+    let mut stated = w.json(&facts);
+    stated["locators"][0]["content_digest"] = json!({"algo": "sha256", "hex": "0".repeat(64)});
+    w.write(&facts, stated.to_string());
+    // A hole in a file takes no room.
+    let output = w.path(&format!("store/{}", stated["locators"][0]["path"].as_str().unwrap()));
+    fs::OpenOptions::new().write(true).open(output).unwrap().set_len((1 << 30) + 1).unwrap();
+    w.run("train").refused(3, "OUTPUT_DIGEST_MISMATCH");
+}
+
+#[test]
 fn a_gap_refuses_and_its_record_completes_the_same_request() {
     let w = Workspace::flights();
     let single = format!("{}/offset=9.json", archive_folder(FLIGHTS_RUN, FLIGHTS_TOPIC, 0, "kafka_offset"));
@@ -117,8 +130,14 @@ fn a_gap_refuses_and_its_record_completes_the_same_request() {
     let findings = w.json(&format!("store/{}", document["evidence"]["refusal"].as_str().unwrap()));
     let missing = &findings["findings"]["replay"]["partitions"][0]["missing_ranges"];
     assert_eq!(missing, &json!([{"start_offset": "9", "end_offset": "9", "cause": "BELOW_RETENTION"}]));
+    let lane = &findings["findings"]["replay"]["partitions"][0];
+    assert_eq!(
+        (&lane["missing_ranges_total"], &lane["missing_by_cause"]),
+        (&json!(1), &json!({"BELOW_RETENTION": {"ranges": 1, "offsets": 1}}))
+    );
     let anomalies = w.json(&format!("store/{FLIGHTS_RUN}/ofs/refusals/{}/1/anomalies.json", document["run_key"].as_str().unwrap()));
     assert_eq!((&anomalies["anomalies"][0]["start_offset"], anomalies["anomalies"].as_array().unwrap().len()), (&json!("9"), 1));
+    assert_eq!((&anomalies["gaps"], &anomalies["kept_at_most"]), (&json!(1), &json!(1_000)));
     // A build that is not for training is not published as complete either.
     let audit = w.run("audit").refused(3, "REPLAY_INCOMPLETE").json();
     assert!(w.path(&format!("store/{}", audit["evidence"]["refusal"].as_str().unwrap())).is_file());
@@ -178,19 +197,48 @@ fn a_refused_commit_is_pending_until_its_retry_which_is_bounded() {
 }
 
 #[test]
+fn a_retry_that_never_begins_spends_nothing() {
+    let w = Workspace::flights();
+    let blocked = format!("store/{FLIGHTS_RUN}/ofs/manifests");
+    w.write(&blocked, "in the way");
+    w.run("train").refused(4, "COMMIT_FAILED");
+    fs::remove_file(w.path(&blocked)).unwrap();
+    let elsewhere = [("OFS_WORKSPACE_PLATFORM_RUN_ID", "platform_20200101T000000Z")];
+    for _ in 0..4 {
+        w.ofs_with(&elsewhere, &["retry", TRAIN, "--json"]).refused(3, "RUN_SCOPE_INVALID");
+        assert_eq!((&w.row(TRAIN)["status"], &w.row(TRAIN)["attempts"]), (&json!("PUBLISH_PENDING"), &json!(1)));
+    }
+    assert!(!w.event_types(TRAIN).contains(&"PUBLISH_RETRY_REQUESTED".to_owned()));
+    let done = w.ofs(&["retry", TRAIN, "--json"]).expect(0).json();
+    assert_eq!((&done["status"], &w.row(TRAIN)["attempts"]), (&json!("DONE"), &json!(2)));
+    chained(&w, TRAIN);
+}
+
+#[test]
 fn a_forged_draft_is_not_published_by_a_retry() {
     let w = Workspace::flights();
+    let stray = format!("{}/stray.jsonl", archive_folder(FLIGHTS_RUN, FLIGHTS_TOPIC, 1, "kafka_offset"));
+    w.write(&stray, "{\"torn\":\n");
     let blocked = format!("store/{FLIGHTS_RUN}/ofs/manifests");
     w.write(&blocked, "in the way");
     let key = w.run("train").refused(4, "COMMIT_FAILED").json()["run_key"].as_str().unwrap().to_owned();
     fs::remove_file(w.path(&blocked)).unwrap();
-    let draft = format!("store/{FLIGHTS_RUN}/ofs/dataset_draft/{key}.json");
-    let mut forged = w.json(&draft);
-    forged["rows_digest"] = json!("forged");
-    w.write(&draft, forged.to_string());
-    w.ofs(&["retry", TRAIN, "--json"]).refused(3, "PROVENANCE_INCONSISTENT");
-    w.assert_no_manifest(FLIGHTS_RUN);
-    assert_eq!(w.row(TRAIN)["status"], "FAILED");
+    // Nor is any other receipt, or what one of them names.
+    for (folder, field) in [
+        ("dataset_draft", "rows_digest"),
+        ("replay_completeness", "status"),
+        ("label_resolution", "status"),
+        ("replay_anomalies", "conflicts"),
+    ] {
+        let w = Workspace::copy_of(&w);
+        let receipt = format!("store/{FLIGHTS_RUN}/ofs/{folder}/{key}.json");
+        let mut forged = w.json(&receipt);
+        forged[field] = json!("forged");
+        w.write(&receipt, forged.to_string());
+        w.ofs(&["retry", TRAIN, "--json"]).refused(3, "PROVENANCE_INCONSISTENT");
+        w.assert_no_manifest(FLIGHTS_RUN);
+        assert_eq!(w.row(TRAIN)["status"], "FAILED", "{folder}");
+    }
 }
 
 #[test]
@@ -381,6 +429,9 @@ fn anomalies_are_an_artifact_of_their_own_that_the_receipt_names() {
     let at = receipt["observation"]["anomalies_ref"].as_str().unwrap();
     let anomalies = w.json(&format!("store/{at}"));
     assert_eq!(anomalies["undecodable_unplaced"], 1, "{anomalies}");
+    // A replay without gaps says nothing more of them than that it lists none.
+    let lane = receipt["observation"]["partitions"][0].as_object().unwrap();
+    assert!(!lane.contains_key("missing_ranges_total") && !lane.contains_key("missing_by_cause") && anomalies.get("gaps").is_none());
     assert_eq!(anomalies["anomalies"][0]["code"], "DECODE_ERROR");
     // Refused, they lie beside the refusal.
     w.intent("beyond", "train", |i| {
@@ -388,6 +439,9 @@ fn anomalies_are_an_artifact_of_their_own_that_the_receipt_names() {
         i["replay_basis"][0]["end_offset"] = json!("9999");
     });
     let refused = w.run("beyond").refused(3, "REPLAY_INCOMPLETE").json();
+    // What cannot be read may be what is missing, and is told first.
+    let told = refused["reason"]["evidence"][0].as_str().unwrap();
+    assert!(told.starts_with("1 record(s) of the archive cannot be read") && told.contains("stray.jsonl:1: "), "{refused}");
     let folder = refused["evidence"]["refusal"].as_str().unwrap().rsplit_once('/').unwrap().0.to_owned();
     let anomalies = w.json(&format!("store/{folder}/anomalies.json"));
     assert!(anomalies["anomalies"].as_array().unwrap().iter().any(|a| a["code"] == "REPLAY_BASIS_GAP" && a["cause"] == "BEYOND_END"));

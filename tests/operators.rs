@@ -379,3 +379,57 @@ fn a_spent_retry_budget_stays_stuck_until_it_is_renewed_or_the_run_is_called_off
     assert_eq!(twin.ofs(&["runs", "--stuck", "--json"]).expect(0).json()["runs"], json!([]));
     twin.ofs(&["retry", TRAIN, "--json"]).refused(3, "RETRY_NOT_PENDING");
 }
+
+#[test]
+fn no_command_writes_where_inputs_or_published_data_lie() {
+    let w = Workspace::flights();
+    let id = w.build("train")["dataset"]["manifest_id"].as_str().unwrap().to_owned();
+    let store = format!("store/{FLIGHTS_RUN}");
+    let (inputs, published) = (w.inputs(), w.published(FLIGHTS_RUN));
+    let link = w.scratch().join("link");
+    std::os::unix::fs::symlink(w.path("labels"), &link).unwrap();
+    let linked = link.join("b.jsonl");
+    let refused = |command: &[&str], path: &str| {
+        let path = w.path(path);
+        let args: Vec<&str> = command.iter().copied().chain([path.to_str().unwrap(), "--json"]).collect();
+        let output = w.ofs(&args).refused(2, "OUTPUT_PATH_REFUSED");
+        assert!(output.err.contains("nothing was written") && output.err.contains("next:"), "{}", output.err);
+    };
+    let assertions = w.path("labels/assertions.jsonl");
+    let assertions = assertions.to_str().unwrap();
+    let bundle = ["bundle", TRAIN, "-o"];
+    for at in ["labels/b.jsonl", "bus/b.json", "authority/b.yaml", "intents/../labels/b.jsonl", linked.to_str().unwrap()] {
+        refused(&bundle, at);
+    }
+    for part in ["archive", "sr", "ofs/manifests", "ofs/datasets", "ofs/sealed", "new"] {
+        refused(&bundle, &format!("{store}/{part}/dm_aaa.json"));
+        refused(&["export", &id, "all", "-o"], &format!("{store}/{part}"));
+    }
+    refused(&["export", &id, "all", "-o"], "labels/exports");
+    for at in [format!("{store}/archive/x.db"), "labels/x.db".into()] {
+        refused(&["labels", "import", assertions, "--out"], &at);
+    }
+    refused(&["intent", "new", "--asof", "2013-02-01T00:00:00Z", "-o"], "labels/zz.jsonl");
+    refused(&["prove", &id, "--row", "any", "-o"], "labels/p.jsonl");
+    refused(&["closure", "--out"], "labels/c.jsonl");
+    refused(&["demo", "clean", "--headless", "--record"], "labels/d.jsonl");
+    refused(&["demo", "clean", "--headless", "--out"], "labels/demo");
+    refused(&["generate", "--events", "10"], "bus/generated");
+    for (variable, value, key) in [("OFS_PATHS_LOGS", "labels", "paths.labels"), ("OFS_PATHS_SCRATCH", "bus/x", "paths.bus")] {
+        let output = w.ofs_with(&[(variable, value)], &["config", "check", "--json"]).refused(2, "CONFIG_INVALID");
+        assert!(output.err.contains(key) && output.err.contains(variable), "{}", output.err);
+    }
+    assert!(w.inputs() == inputs && w.published(FLIGHTS_RUN) == published);
+    // What is asked for elsewhere is written, exports go to their own place in the store, and a timeline that is
+    // configured and not there yet is made where it is looked for.
+    let aside = w.scratch().join("b.json");
+    w.ofs(&["bundle", TRAIN, "-o", aside.to_str().unwrap()]).expect(0);
+    w.ofs(&["export", &id, "all"]).expect(0);
+    let timeline = w.scratch().join("timeline.db");
+    let timeline = timeline.to_str().unwrap();
+    let made = || w.ofs_with(&[("OFS_PATHS_LABELS", timeline)], &["labels", "import", assertions, "--out", timeline]);
+    made().expect(0);
+    made().expect(2);
+    w.intent("again", "train", |i| i["request_id"] = json!("request.again"));
+    assert_eq!(w.build("again")["outcome"], "ALREADY_PUBLISHED");
+}

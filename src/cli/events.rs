@@ -23,6 +23,16 @@ fn event_json(event: &EventRow) -> Value {
     json!({"seq": event.seq, "event_type": event.event_type, "status": event.status, "at_utc": event.at, "actor": event.actor, "reason_code": event.reason_code, "detail": event.detail, "hash": event.hash})
 }
 
+/// A line of its own, `ofs.event.v1`: the event, and whose it is.
+fn followed_json(run_key: &str, event: &EventRow) -> Value {
+    let mut line = event_json(event);
+    if let Some(map) = line.as_object_mut() {
+        map.insert("schema_version".into(), json!("ofs.event.v1"));
+        map.insert("run_key".into(), json!(run_key));
+    }
+    line
+}
+
 fn line(event: &EventRow) -> String {
     let reason = event.reason_code.as_deref().map(|r| format!("  {r}")).unwrap_or_default();
     let detail = event
@@ -53,8 +63,11 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
         let ended = ledger.run(&row.run_key)?.is_none_or(|r| !matches!(r.status, Status::Queued | Status::Running));
         for event in ledger.events(&row.run_key, seen)? {
             seen = event.seq;
-            let text =
-                if context.json { safe_json(&event_json(&event).to_string()).into_owned() } else { safe(&line(&event)).into_owned() };
+            let text = if context.json {
+                safe_json(&followed_json(&row.run_key, &event).to_string()).into_owned()
+            } else {
+                safe(&line(&event)).into_owned()
+            };
             // Whoever followed through a pipe and went away has seen enough.
             if writeln!(std::io::stdout().lock(), "{text}").is_err() {
                 return Ok(0);

@@ -50,6 +50,7 @@ impl Choice {
 
 pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     let env = context.env()?;
+    args.folder.as_deref().map_or(Ok(()), |folder| context.may_write(folder))?;
     let ledger = context.witness();
     let manifest = find_manifest(&env, ledger.as_ref(), &args.manifest)?;
     let exported = export::export(&env, ledger.as_ref(), &manifest, &args.format.formats(), args.folder.clone())?;

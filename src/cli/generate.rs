@@ -13,6 +13,9 @@ use super::{Context, Failure, Outcome, document, say};
 use crate::operate::generate::{GenerateError, Spec, World};
 use crate::text::grouped;
 
+/// Partitions where nobody says how many.
+const DEFAULT_PARTITIONS: u32 = 4;
+
 /// Arguments of `ofs generate`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -21,9 +24,9 @@ pub(super) struct Args {
     /// Events in all.
     #[arg(long, value_name = "N")]
     events: u64,
-    /// Partitions of the topic.
-    #[arg(long, value_name = "P", default_value_t = 4)]
-    partitions: u32,
+    /// Partitions of the topic [default: 4, or one an event where there are fewer].
+    #[arg(long, value_name = "P")]
+    partitions: Option<u32>,
     /// Seed: the same arguments write the same bytes.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
@@ -33,6 +36,13 @@ pub(super) struct Args {
     /// Columns alone, a sixth of the disk: no raw archive beside its segments, and labels as Parquet.
     #[arg(long, requires = "sealed")]
     columns: bool,
+}
+
+impl Args {
+    /// Where the workspace is to lie.
+    pub(super) fn dir(&self) -> &std::path::Path {
+        &self.dir
+    }
 }
 
 impl From<GenerateError> for Failure {
@@ -47,6 +57,7 @@ impl From<GenerateError> for Failure {
 
 pub(super) fn run(as_json: bool, args: Args) -> Outcome {
     let Args { dir: out, events, partitions, seed, sealed, columns } = args;
+    let partitions = partitions.unwrap_or_else(|| u32::try_from(events).unwrap_or(DEFAULT_PARTITIONS).clamp(1, DEFAULT_PARTITIONS));
     let world = World::prepare(Spec { events, partitions, seed, archived: sealed, columns, out })?;
     let spec = world.spec();
     let sealing = if sealed { Some(Context::load(Some(&spec.out), as_json)?.env()?) } else { None };

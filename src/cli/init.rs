@@ -26,6 +26,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     if args.dir.read_dir().is_ok_and(|mut d| d.next().is_some()) {
         return Err(Failure::usage(format!("{} is not empty; nothing was copied", args.dir.display())));
     }
+    context.may_fill(&args.dir)?;
+    super::context::may_fill(&source, &args.dir)?;
     let mut files = 0u64;
     std::fs::create_dir_all(&args.dir)?;
     let settings = source.workspace.join("ofs.toml");

@@ -87,6 +87,7 @@ fn new(context: &Context, args: &NewArgs) -> Outcome {
         non_training: args.non_training,
         request_id: args.request_id.clone(),
     };
+    args.output.as_deref().map_or(Ok(()), |path| context.may_write(path))?;
     let made = intent_new::resolve(&context.env()?, &selectors)?;
     let pretty = |value: &Value| format!("{}\n", serde_json::to_string_pretty(value).unwrap_or_default());
     if let Some(path) = &args.output {

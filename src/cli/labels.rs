@@ -39,6 +39,11 @@ impl From<ImportError> for Failure {
 pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     let Args::Import(args) = args;
     let out = args.out.clone().unwrap_or_else(|| context.config.workspace.join("labels.db"));
+    // The timeline that is configured and not there yet may be made; an existing one is refused below.
+    let awaited = !out.exists() && std::path::absolute(&out).ok() == std::path::absolute(context.config.path("labels")).ok();
+    if !awaited {
+        context.may_write(&out)?;
+    }
     let imported = import(&args.file, &out)?;
     if context.json {
         document(&imported.to_json());

@@ -234,7 +234,13 @@ fn dispatch(cli: Cli) -> Outcome {
     let command = match cli.command.unwrap_or(Command::Console(console::Args::default())) {
         Command::Schema(args) => return schema::run(cli.json, &args),
         Command::Completions(args) => return completions::run(cli.json, &args, Cli::command()),
-        Command::Generate(args) => return generate::run(cli.json, args),
+        Command::Generate(args) => {
+            // A workspace with settings that cannot be used has no inputs to keep.
+            if let Ok(context) = Context::load(cli.workspace.as_deref(), cli.json) {
+                context.may_fill(args.dir())?;
+            }
+            return generate::run(cli.json, args);
+        }
         command => command,
     };
     let context = Context::load(cli.workspace.as_deref(), cli.json)?;

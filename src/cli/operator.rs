@@ -128,6 +128,7 @@ pub(super) fn bundle(context: &Context, args: &BundleArgs) -> Outcome {
     let taken = || Failure::usage(format!("{} is there; nothing was written", args.file.display())).hint("name a new file");
     let ledger = context.reader()?.ok_or_else(|| LedgerError::NotFound(args.run.clone()))?;
     let row = context.find_run(&ledger, &args.run)?;
+    context.may_write(&args.file)?;
     if args.file.symlink_metadata().is_ok() {
         return Err(taken());
     }

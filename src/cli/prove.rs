@@ -37,6 +37,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     let ledger = context.witness();
     let manifest = find_manifest(&env, ledger.as_ref(), &args.manifest)?;
     if let Some((event_id, file)) = args.row.as_deref().zip(args.file.as_deref()) {
+        context.may_write(file)?;
         let proof = membership::prove(&env, &manifest, event_id)?;
         create(file, &proof.document())?;
         let told = membership::told(&proof, &file.display().to_string());

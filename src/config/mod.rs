@@ -1,6 +1,7 @@
 //! Configuration with origins: flag > environment > `ofs.toml` > default (`interface` 1).
 
 mod settings;
+mod truths;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -76,7 +77,8 @@ impl Config {
     /// not change the process's own.
     ///
     /// # Errors
-    /// Unknown keys (naming the nearest known one), values of the wrong kind or out of range.
+    /// Unknown keys (naming the nearest known one), values of the wrong kind or out of range, a path to be written
+    /// inside an input.
     pub fn load(flag: Option<&Path>, current: &Path, environment: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
         let (workspace, workspace_origin) = find_workspace(flag, current, environment);
         let mut config = Config { workspace, workspace_origin, values: BTreeMap::new() };
@@ -86,6 +88,7 @@ impl Config {
         }
         config.read_file()?;
         config.read_environment(environment)?;
+        config.apart()?;
         Ok(config)
     }
 
@@ -101,15 +104,15 @@ impl Config {
         for (section, entries) in table {
             let known: Vec<&Setting> = SETTINGS.iter().filter(|s| s.section == section).collect();
             if known.is_empty() {
-                let hint =
-                    nearest(&section, SETTINGS.iter().map(|s| s.section)).map(|s| format!("; did you mean [{s}]?")).unwrap_or_default();
-                return Err(place(format!("unknown section [{section}]{hint}")));
+                return Err(place(match entries {
+                    toml::Value::Table(_) => format!("unknown section [{section}]; {}", near_section(&section)),
+                    _ => format!("unknown key `{section}` outside of any section; {}", near_key(&section, &[])),
+                }));
             }
             let toml::Value::Table(entries) = entries else { return Err(place(format!("[{section}] must be a table"))) };
             for (key, value) in entries {
                 let Some(setting) = known.iter().find(|s| s.key == key) else {
-                    let hint = nearest(&key, known.iter().map(|s| s.key)).map(|k| format!("; did you mean `{k}`?")).unwrap_or_default();
-                    return Err(place(format!("unknown key `{key}` in [{section}]{hint}")));
+                    return Err(place(format!("unknown key `{key}` in [{section}]; {}", near_key(&key, &known))));
                 };
                 let value = setting.check(value).map_err(|m| place(format!("{}: {m}", setting.path())))?;
                 self.values.insert((setting.section, setting.key), (value, Origin::File));
@@ -215,7 +218,13 @@ impl Config {
         limit + limit * 15 / 100 + 64_000_000 + 8_000_000 * self.threads() as u64
     }
 
-    /// Worker threads of a build.
+    /// Threads that work at once: those configured, as far as there are 16 MiB of the limit for each. What a thread holds
+    /// beside the budgets would otherwise not fit under [`Config::memory_bound`] at the smallest limits.
+    pub fn workers(&self) -> usize {
+        self.threads().min(usize::try_from(self.memory() >> 24).unwrap_or(usize::MAX)).max(1)
+    }
+
+    /// Worker threads of a build, as configured.
     pub fn threads(&self) -> usize {
         match usize::try_from(self.int("limits", "threads")).unwrap_or(0) {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -256,6 +265,31 @@ impl Config {
     }
 }
 
+/// The section that may have been meant, or all of them.
+fn near_section(name: &str) -> String {
+    let mut sections: Vec<&str> = SETTINGS.iter().map(|s| s.section).collect();
+    sections.dedup();
+    match nearest(name, sections.iter().copied()) {
+        Some(section) => format!("did you mean [{section}]?"),
+        None => format!("known are {}", sections.iter().map(|s| format!("[{s}]")).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// The key that may have been meant: a like one of its section, one of this name elsewhere, a like one elsewhere;
+/// else all keys of its section, or all sections where it stands in none.
+fn near_key(name: &str, section: &[&Setting]) -> String {
+    if let Some(key) = nearest(name, section.iter().map(|s| s.key)) {
+        return format!("did you mean `{key}`?");
+    }
+    let elsewhere = nearest(name, SETTINGS.iter().map(|s| s.key));
+    let elsewhere: Vec<String> = SETTINGS.iter().filter(|s| Some(s.key) == elsewhere).map(|s| format!("`{}`", s.path())).collect();
+    match (elsewhere.is_empty(), section.is_empty()) {
+        (false, _) => format!("did you mean {}?", elsewhere.join(" or ")),
+        (true, false) => format!("known are {}", section.iter().map(|s| s.key).collect::<Vec<_>>().join(", ")),
+        (true, true) => near_section(name),
+    }
+}
+
 fn to_json(value: &toml::Value) -> Value {
     serde_json::to_value(value).unwrap_or(Value::Null)
 }
@@ -285,6 +319,18 @@ mod tests {
     }
 
     #[test]
+    fn no_more_threads_work_at_once_than_the_limit_feeds() {
+        let workers = |memory: &str, threads: u32| {
+            let config = load(&format!("[limits]\nmemory = \"{memory}\"\nthreads = {threads}\n"), &[]).unwrap();
+            (config.threads(), config.workers())
+        };
+        assert_eq!(
+            [("64MiB", 2), ("64MiB", 8), ("128MiB", 8), ("2GiB", 1024)].map(|(memory, n)| workers(memory, n)),
+            [(2, 2), (8, 4), (8, 8), (1024, 128)]
+        );
+    }
+
+    #[test]
     fn flags_beat_environment_beats_file_beats_default() {
         let mut config = load("[limits]\nmemory = \"256MiB\"\nthreads = 3\n", &[("OFS_LIMITS_THREADS", "5")]).unwrap();
         assert_eq!(config.memory(), 256 << 20);
@@ -299,6 +345,19 @@ mod tests {
     fn unknown_keys_name_the_nearest_known_one() {
         assert!(load("[limits]\nmemroy = \"1GiB\"\n", &[]).unwrap_err().message.contains("did you mean `memory`"));
         assert!(load("[limit]\nmemory = \"1GiB\"\n", &[]).unwrap_err().message.contains("did you mean [limits]"));
+        for (toml, words) in [
+            ("memory = \"1GiB\"\n", "unknown key `memory` outside of any section; did you mean `limits.memory`?"),
+            ("memroy = \"1GiB\"\n", "did you mean `limits.memory`?"),
+            ("revison = \"r1\"\n", "did you mean `launcher.revision`?"),
+            ("limit = 1\n", "did you mean [limits]?"),
+            ("zzzzzzzzzz = 1\n", "known are [workspace], [paths], [replay], [limits], [launcher], [observe], [console], [access]"),
+            ("[zzzzzzzzzz]\n", "known are [workspace], [paths], [replay], [limits], [launcher], [observe], [console], [access]"),
+            ("[limits]\nzzzzzzzzzz = 1\n", "unknown key `zzzzzzzzzz` in [limits]; known are memory, threads"),
+            ("[limits]\nledger = \"x\"\n", "did you mean `paths.ledger`?"),
+        ] {
+            let message = load(toml, &[]).unwrap_err().message;
+            assert!(message.contains(words), "{toml}: {message}");
+        }
     }
 
     #[test]

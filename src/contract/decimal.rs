@@ -132,9 +132,14 @@ impl std::fmt::Display for Ratio {
     }
 }
 
+/// `part / whole` in millionths, rounded half up; nothing of nothing.
+pub fn millionths(part: u64, whole: u64) -> Option<u128> {
+    (u128::from(part) * 2_000_000 + u128::from(whole)).checked_div(2 * u128::from(whole))
+}
+
 /// `part / whole` with six decimals, rounded half up; `0.000000` of nothing.
 pub fn share(part: u64, whole: u64) -> String {
-    let millionths = if whole == 0 { 0 } else { (u128::from(part) * 2_000_000 + u128::from(whole)) / (2 * u128::from(whole)) };
+    let millionths = millionths(part, whole).unwrap_or(0);
     format!("{}.{:06}", millionths / 1_000_000, millionths % 1_000_000)
 }
 

@@ -73,6 +73,14 @@ pub struct OffsetRange {
     pub end: Offset,
 }
 
+impl OffsetKind {
+    /// Every offset that a record of this kind may have.
+    pub fn everything(self) -> OffsetRange {
+        let digits = if self.dense() { i64::MAX.to_string() } else { "9".repeat(56) };
+        OffsetRange { start: Offset::default(), end: Offset::parse(&digits).unwrap_or_default() }
+    }
+}
+
 impl OffsetRange {
     /// Whether the offset lies inside.
     pub fn contains(&self, offset: Offset) -> bool {

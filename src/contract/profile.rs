@@ -2,6 +2,8 @@
 //! pin them. A definition that changed under the same name has another digest, and the digest is part
 //! of the data set's identity (pitfall 23).
 
+mod shape;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
@@ -191,12 +193,12 @@ pub struct Profile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawProfile {
+struct RawProfile<Definition> {
     policy_id: String,
     revision: String,
     #[serde(default)]
     label_types: Option<BTreeMap<String, Vec<String>>>,
-    feature_groups: Vec<RawGroup>,
+    feature_groups: Vec<Definition>,
     #[serde(default)]
     content_digest: Option<String>,
 }
@@ -292,8 +294,17 @@ fn default_vocabulary() -> BTreeMap<String, Vec<String>> {
 /// definition makes no sense, `AMBIGUOUS_INPUT` where one name and version stand twice (O167).
 pub fn parse(text: &str) -> Result<Profile, Problem> {
     let unresolved = |message: String| Problem::new(ReasonCode::FeatureProfileUnresolved, "", message);
-    let raw: RawProfile =
-        serde_saphyr::from_str(text).map_err(|e| unresolved(format!("not a feature authority: {}", first_line(&e.to_string()))))?;
+    let raw: RawProfile<RawGroup> = serde_saphyr::from_str(text).map_err(|e| {
+        let why = e.to_string();
+        // Whatever is not `true` or `false` is text here, so that a feature may be called `n` or `on`.
+        let options = serde_saphyr::options! { strict_booleans: true };
+        match serde_saphyr::from_str_with_options::<RawProfile<shape::Node>>(text, options) {
+            Ok(outer) => shape::check(&outer.feature_groups)
+                .err()
+                .unwrap_or_else(|| Problem::new(ReasonCode::FeatureDefinitionInvalid, "feature_groups", first_line(&why))),
+            Err(_) => unresolved(format!("not a feature authority: {}", first_line(&why))),
+        }
+    })?;
     for (field, value) in [("policy_id", &raw.policy_id), ("revision", &raw.revision)] {
         if value.trim().is_empty() {
             return Err(unresolved(format!("{field} is blank")));
@@ -649,10 +660,54 @@ pub(crate) mod tests {
         assert_eq!(code_of("agg: sum, field: amount, type: int64", "agg: stddev, field: amount, type: float64"), Bad);
         assert_eq!(code_of("agg: sum, field: amount, type: int64", "agg: sum, field: amount, type: utf8"), Bad);
         assert_eq!(code_of("key_type: flow_id", "key_type: flow_id\n    availability: later"), Bad);
-        assert_eq!(code_of("cancelled: false", "cancelled: 0.5"), ReasonCode::FeatureProfileUnresolved);
+        assert_eq!(code_of("cancelled: false", "cancelled: 0.5"), Bad);
         assert_eq!(code_of("revision: r1", "revision: r1\nextra: 1"), ReasonCode::FeatureProfileUnresolved);
         assert_eq!(code_of("feature_groups:", "content_digest: abc\nfeature_groups:"), ReasonCode::FeatureProfileUnresolved);
         assert_eq!(parse("x: [").unwrap_err().code, ReasonCode::FeatureProfileUnresolved);
+    }
+
+    #[test]
+    fn a_definition_that_lacks_or_mistypes_a_key_is_told_by_name() {
+        let told = |from: &str, to: &str| {
+            assert!(FLIGHTS.contains(from), "{from}");
+            let problem = parse(&FLIGHTS.replace(from, to)).unwrap_err();
+            assert_eq!(problem.code, ReasonCode::FeatureDefinitionInvalid, "{to}: {problem:?}");
+            (problem.path.clone(), problem.message.clone())
+        };
+        for (from, to, path, words) in [
+            ("{name: n, agg: count}", "{name: n}", "feature_groups[0].features[0].agg", "feature `n`: `agg` is missing"),
+            ("{name: n, agg: count}", "{agg: count}", "feature_groups[0].features[0].name", "this feature: `name` is missing"),
+            (
+                "agg: count}",
+                "agg: count, aggs: 1}",
+                "feature_groups[0].features[0]",
+                "feature `n`: unknown key `aggs`; did you mean `agg`?",
+            ),
+            ("agg: count}", "agg: count, if: 1}", "feature_groups[0].features[0]", "known are name, agg, field, type, where"),
+            ("agg: count}", "agg: [count]}", "feature_groups[0].features[0].agg", "feature `n`: `agg` must be text"),
+            ("agg: count}", "agg: count, where: 5}", "feature_groups[0].features[0].where", "must be a map"),
+            (", ttl: 24h", "", "feature_groups[0].windows[0].ttl", "window `24h`: `ttl` is missing"),
+            (
+                "windows: [{window: 24h, duration: 24h, ttl: 24h}]",
+                "windows: 24h",
+                "feature_groups[0].windows",
+                "group `g`: `windows` must be a list",
+            ),
+            (
+                "cancelled: false",
+                "cancelled: [false]",
+                "feature_groups[0].features[1].where.cancelled",
+                "feature `s`: `where` of `cancelled`",
+            ),
+            ("cancelled: false", "cancelled: 0.5", "feature_groups[0].features[1].where.cancelled", "a fraction"),
+            ("    version: v1\n", "", "feature_groups[0].version", "feature group `g`: `version` is missing"),
+            ("    version: v1\n", "    version: v1\n    window: []\n", "feature_groups[0]", "did you mean `windows`?"),
+            ("key_type: flow_id", "key_precedence: [[a]]", "feature_groups[0].key_precedence", "must be a list of texts"),
+            ("- {name: n, agg: count}", "- n", "feature_groups[0].features[0]", "a feature is a map of its keys"),
+        ] {
+            let (found, message) = told(from, to);
+            assert!(found == path && message.contains(words), "{to}: {found}: {message}");
+        }
     }
 
     #[test]

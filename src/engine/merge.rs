@@ -5,11 +5,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, AsArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{AsArray, Int32Array, Int64Array, RecordBatch};
 use arrow::compute::interleave_record_batch;
-use arrow::datatypes::{DataType, Int32Type, Int64Type, SchemaRef};
+use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
 
 use super::EngineError;
+use super::offsets::Offsets;
 use super::scratch::{Budget, Held, Scratch};
 use super::spill::{Place, Spill};
 use super::tournament::Tournament;
@@ -40,37 +41,6 @@ pub struct Keys {
     ts: Int64Array,
     lane: Int32Array,
     offset: Offsets,
-}
-
-/// Offsets of one batch in either form.
-#[derive(Debug)]
-pub enum Offsets {
-    /// Every kind is dense.
-    Dense(Int64Array),
-    /// Some kind is sparse: decimal text.
-    Text(StringArray),
-}
-
-impl Offsets {
-    /// Reads a column in either form.
-    ///
-    /// # Errors
-    /// Another type.
-    pub fn of(array: &dyn Array) -> Result<Self, EngineError> {
-        match array.data_type() {
-            DataType::Int64 => Ok(Offsets::Dense(array.as_primitive::<Int64Type>().clone())),
-            DataType::Utf8 => Ok(Offsets::Text(array.as_string().clone())),
-            other => Err(EngineError::Internal(format!("an offset column of type {other}"))),
-        }
-    }
-
-    /// The offset in a row.
-    pub fn get(&self, row: usize) -> Offset {
-        match self {
-            Offsets::Dense(a) => Offset::from(u64::try_from(a.value(row)).unwrap_or_default()),
-            Offsets::Text(a) => Offset::parse(a.value(row)).unwrap_or_default(),
-        }
-    }
 }
 
 impl Keys {
@@ -268,7 +238,7 @@ impl Iterator for Merged {
 mod tests {
     use super::*;
     use crate::engine::scratch::bytes_of;
-    use arrow::datatypes::{Field, Schema};
+    use arrow::datatypes::{DataType, Field, Schema};
     use proptest::prelude::*;
 
     proptest! {

@@ -7,6 +7,7 @@ pub mod exact;
 pub mod float_sum;
 pub mod interval;
 pub mod merge;
+pub mod offsets;
 pub mod order;
 pub mod scratch;
 pub mod shard;

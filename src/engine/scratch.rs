@@ -1,6 +1,6 @@
 //! Spill space and the memory budget that decides when it is used (decision 3).
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -17,24 +17,53 @@ use super::EngineError;
 pub struct Scratch {
     folder: PathBuf,
     next: AtomicU64,
+    /// Locked as long as the owner lives, where no number of its attempt says whether it was superseded.
+    _alive: Option<File>,
 }
 
 /// Prefix of every scratch folder, so that leftovers can be recognised.
 pub const PREFIX: &str = "ofs-scratch-";
+/// The file that an owner without a number keeps locked.
+const ALIVE: &str = "alive";
+/// How many names such an owner tries.
+const TRIES: u32 = 64;
 
-/// Whether one attempt is later than another, as far as their names are numbers.
-fn later(attempt: &str, than: &str) -> bool {
-    matches!((attempt.parse::<u64>(), than.parse::<u64>()), (Ok(a), Ok(b)) if a > b)
+/// Whether what an earlier attempt left may be removed: attempts of a run are numbered, and a later one supersedes
+/// it. Of others, the system knows whether their owner lives.
+fn left_behind(folder: &Path, earlier: &str, attempt: &str) -> bool {
+    match (earlier.parse::<u64>(), attempt.parse::<u64>()) {
+        (Ok(earlier), Ok(attempt)) => earlier <= attempt,
+        (Err(_), Err(_)) => File::open(folder.join(ALIVE)).is_ok_and(|alive| alive.try_lock().is_ok()),
+        _ => false,
+    }
 }
 
 fn failed(place: &Path, error: &io::Error) -> EngineError {
     EngineError::Scratch { place: place.display().to_string(), message: error.to_string() }
 }
 
+/// Makes a folder that nobody has, and locks the file in it that says that its owner lives; nothing where somebody has
+/// it, or took it for left behind before it was locked.
+fn live(folder: &Path) -> io::Result<Option<File>> {
+    let taken = |e: &io::Error| matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound);
+    let path = folder.join(ALIVE);
+    let alive = match fs::create_dir(folder).and_then(|()| File::create_new(&path)) {
+        Err(e) if taken(&e) => return Ok(None),
+        alive => alive?,
+    };
+    match alive.try_lock() {
+        Ok(()) => Ok(path.exists().then_some(alive)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        // Where there are no locks, nobody can find this one free.
+        Err(TryLockError::Error(_)) => Ok(Some(alive)),
+    }
+}
+
 impl Scratch {
-    /// Makes the folder `<root>/ofs-scratch-<owner>-<attempt>`, after removing what earlier attempts of
-    /// the same owner left: whoever still writes there was superseded, and finds no folder for another file.
-    /// Later attempts are left alone: this one may itself be superseded without knowing.
+    /// Makes the folder `<root>/ofs-scratch-<owner>-<attempt>`, after removing what earlier attempts of the same owner
+    /// left: of numbered ones, whoever still writes there was superseded, and finds no folder for another file, while
+    /// later ones are left alone, for this one may itself be superseded without knowing. Others stay as long as their
+    /// process lives.
     ///
     /// # Errors
     /// The environment's.
@@ -42,13 +71,22 @@ impl Scratch {
         let prefix = format!("{PREFIX}{owner}-");
         fs::create_dir_all(root).map_err(|e| failed(root, &e))?;
         for entry in fs::read_dir(root).map_err(|e| failed(root, &e))?.flatten() {
-            if entry.file_name().to_string_lossy().strip_prefix(&prefix).is_some_and(|earlier| !later(earlier, attempt)) {
+            let name = entry.file_name();
+            if name.to_string_lossy().strip_prefix(&prefix).is_some_and(|earlier| left_behind(&entry.path(), earlier, attempt)) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
         let folder = root.join(format!("{prefix}{attempt}"));
-        fs::create_dir_all(&folder).map_err(|e| failed(&folder, &e))?;
-        Ok(Scratch { folder, next: AtomicU64::new(0) })
+        if attempt.parse::<u64>().is_ok() {
+            fs::create_dir_all(&folder).map_err(|e| failed(&folder, &e))?;
+            return Ok(Scratch { folder, next: AtomicU64::new(0), _alive: None });
+        }
+        for name in std::iter::once(folder.clone()).chain((1..TRIES).map(|n| root.join(format!("{prefix}{attempt}.{n}")))) {
+            if let Some(alive) = live(&name).map_err(|e| failed(&name, &e))? {
+                return Ok(Scratch { folder: name, next: AtomicU64::new(0), _alive: Some(alive) });
+            }
+        }
+        Err(failed(&folder, &io::ErrorKind::AlreadyExists.into()))
     }
 
     /// Creates a new file.
@@ -224,5 +262,43 @@ mod tests {
         // The first one wakes and begins anew.
         Scratch::new(dir.path(), "run", "9").unwrap();
         assert!(path.exists());
+    }
+
+    #[test]
+    fn work_outside_of_runs_goes_on_beside_its_like_and_what_the_dead_left_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Scratch::new(dir.path(), "plan", "p7-1-0").unwrap();
+        let (path, _file) = first.create("spool").unwrap();
+        // What a dead process left: its lock is free.
+        let dead = dir.path().join("ofs-scratch-plan-p6-1-0");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join(ALIVE), b"").unwrap();
+        // Another owner's and a numbered one's are nobody else's business.
+        let others = ["ofs-scratch-seal-p6-1-0", "ofs-scratch-plan-12"].map(|name| dir.path().join(name));
+        others.iter().for_each(|other| fs::create_dir(other).unwrap());
+        let second = Scratch::new(dir.path(), "plan", "p8-1-0").unwrap();
+        assert!(path.exists() && !dead.exists() && others.iter().all(|other| other.exists()));
+        assert!(first.create("spool").is_ok() && second.create("spool").is_ok());
+        let folders = [&first, &second].map(|scratch| scratch.folder.clone());
+        drop((first, second));
+        assert!(folders.iter().all(|folder| !folder.exists()));
+    }
+
+    #[test]
+    fn of_many_that_begin_at_once_none_takes_another_ones_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                scope.spawn(move || {
+                    for round in 0..40 {
+                        let scratch = Scratch::new(dir, "plan", &format!("p{thread}-{round}-0")).unwrap();
+                        let (path, _file) = scratch.create("spool").unwrap();
+                        assert!(path.exists(), "{}", path.display());
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(dir).unwrap().count(), 0);
     }
 }

@@ -194,13 +194,10 @@ pub fn seconds_since_previous(groups: &[Range<usize>], ts: &[i64], mask: Option<
     let mut valid = vec![false; ts.len()];
     for (at, group) in groups.iter().enumerate() {
         if let Some(arrivals) = arrival.filter(|a| a.disordered(at)) {
-            for row in group.clone() {
-                let seen = |j: &usize| rows.take_part(*j) && !arrivals.later(*j, row);
-                if let Some(previous) = (group.start..row).rev().find(seen) {
-                    values[row] = ts[row].abs_diff(ts[previous]) as f64 / MICROS_PER_SECOND;
-                    valid[row] = true;
-                }
-            }
+            arrival::previous(arrivals, group, rows, |row, previous| {
+                values[row] = ts[row].abs_diff(ts[previous]) as f64 / MICROS_PER_SECOND;
+                valid[row] = true;
+            });
             continue;
         }
         let mut previous = None;

@@ -141,7 +141,8 @@ fn lost(conn: &Connection, lease: &Lease) -> Result<LedgerError> {
     Ok(if known { LedgerError::LeaseLost { run_key } } else { LedgerError::NotFound(run_key) })
 }
 
-fn begin(c: &mut Change<'_>, mode: ExecutionMode, owner: &Owner, lease_us: i64) -> Result<()> {
+/// Makes `owner` the one who begins an attempt.
+pub(super) fn begin(c: &mut Change<'_>, mode: ExecutionMode, owner: &Owner, lease_us: i64) -> Result<()> {
     let row = &mut c.row;
     if mode == ExecutionMode::Full {
         row.full_run_attempts += 1;
@@ -155,13 +156,21 @@ fn begin(c: &mut Change<'_>, mode: ExecutionMode, owner: &Owner, lease_us: i64) 
 }
 
 fn take_over(c: &mut Change<'_>, owner: &Owner, lease_us: i64) -> Result<()> {
-    let from = c.row.owner.clone();
-    if let (false, Some(owner), Some(expires)) = (c.row.takeover_legal(c.now), &from, c.row.lease_expires) {
-        return Err(LedgerError::Busy { owner: owner.clone(), expires });
+    if let Some(busy) = live(&c.row, c.now) {
+        return Err(busy);
     }
+    let from = c.row.owner.clone();
     hold(&mut c.row, owner, c.now, lease_us);
     let detail = json!({"from": from, "to": owner, "epoch": c.row.lease_epoch});
     c.event("LEASE_TAKEN_OVER", None, detail)
+}
+
+/// Who works on the run under a lease that lives, as a refusal.
+pub(super) fn live(row: &RunRow, now: Instant) -> Option<LedgerError> {
+    match (row.takeover_legal(now), &row.owner, row.lease_expires) {
+        (false, Some(owner), Some(expires)) => Some(LedgerError::Busy { owner: owner.clone(), expires }),
+        _ => None,
+    }
 }
 
 /// Gives the run to `owner` under a new epoch.
@@ -245,12 +254,11 @@ mod tests {
     #[test]
     fn a_takeover_keeps_mode_attempt_and_phase() {
         let (clock, ledger, lease) = pending();
-        assert_eq!(ledger.retry_requested("k", 3).unwrap(), 1);
-        let lease2 = ledger.start("k", ExecutionMode::PublishOnly, &elsewhere(1), 10).unwrap();
+        let lease2 = retried(&ledger, 3).unwrap();
         assert_eq!(lease2.epoch, lease.epoch + 1);
         ledger.enter_phase(&lease2, "publish").unwrap();
         ledger.set_paused(&lease2, true).unwrap();
-        clock.advance(10);
+        clock.advance(1_000);
         ledger.start("k", ExecutionMode::Full, &elsewhere(2), 10).unwrap();
         let row = ledger.run("k").unwrap().unwrap();
         assert_eq!((row.execution_mode, row.full_run_attempts, row.publish_retry_attempts), (ExecutionMode::PublishOnly, 1, 1));

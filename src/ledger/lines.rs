@@ -1,9 +1,10 @@
 //! Runs in brief, for lists of a hundred thousand: no documents, and only what changed since last time.
 
-use rusqlite::{Params, Row, params};
+use rusqlite::{Connection, Params, Row, params};
 use serde_json::Value;
 
 use super::row::unsigned;
+use super::schema::has_column;
 use super::{Ledger, LedgerError, Owner, Result, Standing, Status, decode};
 use crate::contract::ReasonCode;
 use crate::time::Instant;
@@ -53,10 +54,18 @@ pub struct RunLine {
     pub last_seq: u64,
 }
 
-const COLUMNS: &str = "run_key, request_id, intent_kind, status, phase, reason_code, manifest_id, full_run_attempts,
-    publish_retry_attempts, retries_granted, commit_started, lease_owner, lease_expires_us,
-    CASE WHEN status = 'RUNNING' THEN progress_json END, last_progress_us, paused_since_us, operator_request_json IS NOT NULL,
-    updated_us, last_seq";
+/// The columns of a line. An older ledger that is only read lacks those that its version did not have yet.
+fn columns(conn: &Connection) -> Result<String> {
+    let (granted, asked) = match has_column(conn, "runs", "retries_granted")? {
+        true => ("retries_granted", "operator_request_json IS NOT NULL"),
+        false => ("0", "0"),
+    };
+    Ok(format!(
+        "run_key, request_id, intent_kind, status, phase, reason_code, manifest_id, full_run_attempts,
+        publish_retry_attempts, {granted}, commit_started, lease_owner, lease_expires_us,
+        CASE WHEN status = 'RUNNING' THEN progress_json END, last_progress_us, paused_since_us, {asked}, updated_us, last_seq"
+    ))
+}
 
 impl RunLine {
     /// Attempts of both kinds.
@@ -158,18 +167,40 @@ impl Ledger {
     }
 
     fn lines(&self, rest: &str, params: impl Params) -> Result<Vec<RunLine>> {
-        let conn = self.conn();
-        let mut query = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM runs {rest}"))?;
-        query.query_and_then(params, RunLine::from_sql)?.collect()
+        self.ask(|conn| {
+            let mut query = conn.prepare_cached(&format!("SELECT {} FROM runs {rest}", columns(conn)?))?;
+            query.query_and_then(params, RunLine::from_sql)?.collect()
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::testing::*;
-    use super::super::{ExecutionMode, RunFilter};
-    use crate::time::Clock;
+    use super::super::{Access, ExecutionMode, LedgerError, Result as LedgerResult, RunFilter, Watch};
+    use crate::time::{Clock, Instant};
     use serde_json::json;
+
+    #[derive(Debug)]
+    struct Deaf;
+
+    impl Watch for Deaf {
+        fn around(&self, access: Access, _: &mut dyn FnMut() -> LedgerResult<()>) -> LedgerResult<()> {
+            Err(LedgerError::Io(format!("{access:?}")))
+        }
+    }
+
+    #[test]
+    fn a_failing_read_reaches_whoever_asks_for_lines() {
+        let (_, ledger) = in_memory();
+        ledger.submit(&new_run("a")).unwrap();
+        let ledger = ledger.with_watch(Arc::new(Deaf));
+        for asked in [ledger.newest_lines(1), ledger.lines_after(Instant(0), "a", 1), ledger.changed_lines(Instant(0), &[])] {
+            assert_eq!(asked.unwrap_err(), LedgerError::Io("Read".into()));
+        }
+    }
 
     #[test]
     fn a_line_says_what_the_record_says_in_every_state() {

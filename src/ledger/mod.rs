@@ -51,6 +51,7 @@ pub use watch::{Access, Watch};
 
 use crate::contract::ReasonCode;
 use crate::json::{Tape, canonical};
+use crate::text::file_uri;
 use crate::time::{Clock, Instant};
 
 /// How long a writer waits for another one.
@@ -216,6 +217,9 @@ pub enum LedgerError {
         /// Its state.
         status: Status,
     },
+    /// The system gives no thread that would keep a lease or a worker alive, so none is begun.
+    #[error("no thread to keep a lease alive: {0}")]
+    NoHeartbeat(String),
     /// The ledger was opened for reading.
     #[error("the ledger was opened read-only")]
     ReadOnly,
@@ -237,6 +241,7 @@ impl LedgerError {
             LedgerError::CalledOff(request) => request.action.reason(),
             LedgerError::Exhausted { .. } => ReasonCode::PublishRetryExhausted,
             LedgerError::NotPending { .. } => ReasonCode::RetryNotPending,
+            LedgerError::NoHeartbeat(_) => ReasonCode::ThreadUnavailable,
             LedgerError::Misuse(_) => ReasonCode::InternalError,
         }
     }
@@ -420,16 +425,8 @@ fn wal(conn: &Connection) -> Result<()> {
 }
 
 fn reader(path: &Path, options: &str) -> rusqlite::Result<Connection> {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let mut uri = String::from("file://");
-    for byte in absolute.as_os_str().as_encoded_bytes() {
-        match byte {
-            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(char::from(*byte)),
-            _ => uri.push_str(&format!("%{byte:02X}")),
-        }
-    }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(format!("{uri}?{options}"), flags)?;
+    let conn = Connection::open_with_flags(format!("{}?{options}", file_uri(path)), flags)?;
     conn.busy_timeout(BUSY)?;
     // Opening reads nothing; what the file is shows with the first read.
     conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
@@ -481,6 +478,7 @@ mod tests {
             (LedgerError::NotFound(key()), "RUN_NOT_FOUND"),
             (LedgerError::LeaseLost { run_key: key() }, "LEASE_LOST"),
             (LedgerError::Busy { owner: Owner::current(), expires: Instant(0) }, "RUN_BUSY"),
+            (LedgerError::NoHeartbeat(key()), "THREAD_UNAVAILABLE"),
             (LedgerError::Exhausted { run_key: key(), attempts: 3 }, "PUBLISH_RETRY_EXHAUSTED"),
             (LedgerError::NotPending { run_key: key(), status: Status::Done }, "RETRY_NOT_PENDING"),
         ] {

@@ -611,14 +611,15 @@ mod tests {
     #[test]
     fn a_spent_budget_is_renewed_by_a_grant_on_record() {
         let (_clock, ledger, _) = pending();
-        ledger.retry_requested("k", 1).unwrap();
-        assert!(matches!(ledger.retry_requested("k", 1), Err(LedgerError::Exhausted { attempts: 1, .. })));
+        let spend = || retried(&ledger, 1).map(|lease| ledger.finish(&lease, &commit_failed()).unwrap().publish_retry_attempts);
+        assert_eq!(spend(), Ok(1));
+        assert!(matches!(spend(), Err(LedgerError::Exhausted { attempts: 1, .. })));
         let stuck = || row(&ledger).stuck_reason(START, 1, 1, true, 1);
         assert_eq!(stuck(), Some("RETRY_EXHAUSTED"));
         assert_eq!(ledger.grant_retries("k", 2, "the disk is back").unwrap(), 2);
         assert_eq!(stuck(), None);
-        assert_eq!((ledger.retry_requested("k", 1), ledger.retry_requested("k", 1)), (Ok(2), Ok(3)));
-        assert!(matches!(ledger.retry_requested("k", 1), Err(LedgerError::Exhausted { attempts: 3, .. })));
+        assert_eq!((spend(), spend()), (Ok(2), Ok(3)));
+        assert!(matches!(spend(), Err(LedgerError::Exhausted { attempts: 3, .. })));
         assert_eq!((ledger.grant_retries("k", 1, "again"), row(&ledger).retry_budget(1)), (Ok(3), 4));
         for retries in [0, u32::MAX] {
             assert!(matches!(ledger.grant_retries("k", retries, "x"), Err(LedgerError::Misuse(_))));

@@ -291,8 +291,7 @@ mod tests {
         ledger.finish(&lease, &failed("SOURCE_IO")).unwrap();
         let lease = ledger.start("k", ExecutionMode::Full, &elsewhere(1), 10).unwrap();
         ledger.finish(&lease, &commit_failed()).unwrap();
-        ledger.retry_requested("k", 3).unwrap();
-        let lease = ledger.start("k", ExecutionMode::PublishOnly, &elsewhere(1), 10).unwrap();
+        let lease = retried(&ledger, 3).unwrap();
         ledger.finish(&lease, &done("R/m.json")).unwrap();
         ledger.submit(&NewRun { request_hash: "other".into(), ..new_run("k") }).unwrap();
         let types: Vec<String> = told(&ledger).into_iter().map(|(t, _)| t).collect();

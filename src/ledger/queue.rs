@@ -5,7 +5,7 @@ use rusqlite::OptionalExtension;
 use serde_json::{Value, json};
 
 use super::row::unsigned;
-use super::{EventRow, Ledger, LedgerError, Owner, Result, RunRow, Status};
+use super::{Ledger, LedgerError, Owner, Result, RunRow, Status};
 use crate::contract::ReasonCode;
 use crate::time::Instant;
 
@@ -102,11 +102,13 @@ impl Ledger {
     /// # Errors
     /// `NotFound`, `Io`, `Corrupt`, `ReadOnly`.
     pub fn vouch(&self, run_key: &str, receipt_ref: &str, blake3: &str) -> Result<()> {
-        let names = |event: &EventRow| event.detail.pointer("/artifacts/0/ref").and_then(Value::as_str) == Some(receipt_ref);
-        if self.events(run_key, 0)?.iter().any(|e| e.event_type == INVOCATION_RECORDED && names(e)) {
-            return Ok(());
-        }
+        const TOLD: &str = "SELECT 1 FROM run_events WHERE run_key = ?1 AND event_type = ?2
+            AND json_extract(detail_json, '$.artifacts[0].ref') = ?3";
         self.change(run_key, |c| {
+            // Asked in the write itself: of two workers at once only one tells.
+            if c.conn.prepare_cached(TOLD)?.exists([run_key, INVOCATION_RECORDED, receipt_ref])? {
+                return Ok(());
+            }
             // Nothing happened to the run by it.
             let updated = c.row.updated;
             c.event(INVOCATION_RECORDED, None, json!({"artifacts": [{"ref": receipt_ref, "blake3": blake3}]}))?;
@@ -150,8 +152,10 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::super::testing::*;
-    use super::super::{End, ExecutionMode};
+    use super::super::{Access, End, ExecutionMode, Watch};
     use super::*;
 
     fn last(ledger: &Ledger) -> String {
@@ -226,6 +230,35 @@ mod tests {
             assert_eq!(told, [json!("aa"), json!("cc")], "{status}");
             assert_eq!(ledger.verify_chain("k").unwrap(), [""; 0]);
         }
+    }
+
+    /// Another worker vouches for the same receipt right before the first write.
+    #[derive(Debug)]
+    struct Faster(Mutex<Option<Ledger>>);
+
+    impl Watch for Faster {
+        fn around(&self, access: Access, operation: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+            if access == Access::Write
+                && let Some(other) = self.0.lock().unwrap().take()
+            {
+                other.vouch("k", "R/1.json", "theirs")?;
+            }
+            operation()
+        }
+    }
+
+    #[test]
+    fn two_workers_at_once_vouch_once() {
+        let home = Home::new();
+        let lease = running(&home.ledger(), "k");
+        home.ledger().finish(&lease, &done("R/m.json")).unwrap();
+        let ledger = home.ledger().with_watch(Arc::new(Faster(Mutex::new(Some(home.ledger())))));
+        ledger.vouch("k", "R/1.json", "mine").unwrap();
+        let events = ledger.events("k", 0).unwrap();
+        let told: Vec<&Value> =
+            events.iter().filter(|e| e.event_type == INVOCATION_RECORDED).map(|e| &e.detail["artifacts"][0]["blake3"]).collect();
+        assert_eq!(told, ["theirs"]);
+        assert_eq!(ledger.verify_chain("k").unwrap(), [""; 0]);
     }
 
     #[test]

@@ -4,56 +4,63 @@ use rusqlite::params;
 use serde_json::json;
 
 use super::events::Change;
-use super::{Ledger, LedgerError, Result, Status};
+use super::lease::{begin, live};
+use super::{ExecutionMode, Lease, Ledger, LedgerError, Owner, Result, Status};
 use crate::contract::ReasonCode;
 
-/// What came of a queued request's wish for a retry.
+/// A wish for a publish-only retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retry {
-    /// It has one, the run's n-th.
-    Given(u32),
-    /// It had been given one before, see [`Ledger::retry_for`].
-    Before {
-        /// Whether an attempt has begun since.
-        begun: bool,
-    },
+pub struct Retry<'r> {
+    /// How many a run may have beside those that were granted to it.
+    pub max: u32,
+    /// The queued request that wishes it, which has one however many workers ask.
+    pub request_id: Option<&'r str>,
+}
+
+/// What stands for a wish.
+enum Standing {
+    /// A retry is left for it.
+    Left,
+    /// It had been given one that no attempt has used: programs before this one gave it before they began.
+    Given,
+    /// Its request has had it.
+    Had,
 }
 
 impl Ledger {
-    /// Gives one of `max` publish-only retries, and of those granted beside them, to a run that waits for
-    /// its publication, and says which one it is.
+    /// Whether a run may have a publish-only retry; not, where the request has had its own. Nothing is spent yet.
     ///
     /// # Errors
     /// `Exhausted` and `NotPending`, both put on record as events; `NotFound`, `Io`, `Corrupt`, `ReadOnly`.
-    pub fn retry_requested(&self, run_key: &str, max: u32) -> Result<u32> {
-        self.change(run_key, |c| refusal(c, max)?.map_or_else(|| Ok(Ok(give(c, max, None)?)), |error| Ok(Err(error))))?
+    pub fn retry_open(&self, run_key: &str, retry: &Retry<'_>) -> Result<bool> {
+        self.change(run_key, |c| Ok(standing(c, retry)?.map(|stands| !matches!(stands, Standing::Had))))?
     }
 
-    /// [`Ledger::retry_requested`] for a queued request, which is given one retry however many workers ask.
+    /// Starts a publish-only attempt of a run that waits for its publication, and takes the retry for it in the same
+    /// write: whoever loses a race for the run spends nothing. No lease comes back where the request has had its retry.
     ///
     /// # Errors
-    /// As of [`Ledger::retry_requested`].
-    pub fn retry_for(&self, run_key: &str, max: u32, request_id: &str) -> Result<Retry> {
-        const GIVEN: &str = "SELECT max(seq) FROM run_events WHERE run_key = ?1 AND event_type = 'PUBLISH_RETRY_REQUESTED'
-            AND json_extract(detail_json, '$.request_id') = ?2";
-        const BEGUN: &str = "SELECT 1 FROM run_events WHERE run_key = ?1 AND seq > ?2 AND event_type = 'RUN_STARTED'";
+    /// As of [`Ledger::retry_open`], and `Busy` under a live lease.
+    pub fn start_retry(&self, run_key: &str, retry: &Retry<'_>, owner: &Owner, lease_us: i64) -> Result<Option<Lease>> {
         self.change(run_key, |c| {
-            let given: Option<i64> = c.conn.prepare_cached(GIVEN)?.query_row(params![run_key, request_id], |row| row.get(0))?;
-            if let Some(given) = given {
-                let begun = c.conn.prepare_cached(BEGUN)?.exists(params![run_key, given])?;
-                return Ok(Ok(Retry::Before { begun }));
+            if let Some(busy) = live(&c.row, c.now) {
+                return Err(busy);
             }
-            match refusal(c, max)? {
-                None => Ok(Ok(Retry::Given(give(c, max, Some(request_id))?))),
-                Some(error) => Ok(Err(error)),
+            match standing(c, retry)? {
+                Err(error) => return Ok(Err(error)),
+                Ok(Standing::Had) => return Ok(Ok(None)),
+                Ok(Standing::Given) => {}
+                Ok(Standing::Left) => give(c, retry)?,
             }
+            begin(c, ExecutionMode::PublishOnly, owner, lease_us)?;
+            Ok(Ok(Some(Lease { run_key: run_key.to_owned(), epoch: c.row.lease_epoch })))
         })?
     }
 
     /// A retry was put into the queue under a request id: an event, once, and audited. Nothing is given yet.
     ///
     /// # Errors
-    /// As of [`Ledger::retry_requested`].
+    /// As of [`Ledger::retry_open`].
     pub fn retry_queued(&self, run_key: &str, max: u32, request_id: &str) -> Result<()> {
         const QUEUED: &str = "SELECT 1 FROM run_events WHERE run_key = ?1 AND event_type = 'PUBLISH_RETRY_QUEUED'
             AND json_extract(detail_json, '$.request_id') = ?2";
@@ -86,40 +93,107 @@ fn refusal(c: &mut Change<'_>, max: u32) -> Result<Option<LedgerError>> {
     Ok(None)
 }
 
-fn give(c: &mut Change<'_>, max: u32, request_id: Option<&str>) -> Result<u32> {
+/// What stands for a wish, or why it cannot be had, put on record.
+fn standing(c: &mut Change<'_>, retry: &Retry<'_>) -> Result<Result<Standing>> {
+    const GIVEN: &str = "SELECT max(seq) FROM run_events WHERE run_key = ?1 AND event_type = 'PUBLISH_RETRY_REQUESTED'
+        AND json_extract(detail_json, '$.request_id') = ?2";
+    const BEGUN: &str = "SELECT 1 FROM run_events WHERE run_key = ?1 AND seq > ?2 AND event_type = 'RUN_STARTED'";
+    if let Some(request_id) = retry.request_id {
+        let given: Option<i64> = c.conn.prepare_cached(GIVEN)?.query_row(params![c.row.run_key, request_id], |row| row.get(0))?;
+        if let Some(given) = given {
+            if c.conn.prepare_cached(BEGUN)?.exists(params![c.row.run_key, given])? {
+                return Ok(Ok(Standing::Had));
+            }
+            // It counts already, so only the state can be in its way.
+            return Ok(refusal(c, u32::MAX)?.map_or(Ok(Standing::Given), Err));
+        }
+    }
+    Ok(refusal(c, retry.max)?.map_or(Ok(Standing::Left), Err))
+}
+
+fn give(c: &mut Change<'_>, retry: &Retry<'_>) -> Result<()> {
     c.row.publish_retry_attempts += 1;
-    let given = c.row.publish_retry_attempts;
-    let mut detail = json!({"attempt": given, "max": c.row.retry_budget(max)});
-    if let (Some(id), Some(map)) = (request_id, detail.as_object_mut()) {
+    let mut detail = json!({"attempt": c.row.publish_retry_attempts, "max": c.row.retry_budget(retry.max)});
+    if let (Some(id), Some(map)) = (retry.request_id, detail.as_object_mut()) {
         map.insert("request_id".into(), json!(id));
     }
     c.audit("retry", &detail)?;
-    c.event("PUBLISH_RETRY_REQUESTED", None, detail)?;
-    Ok(given)
+    c.event("PUBLISH_RETRY_REQUESTED", None, detail)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::ExecutionMode;
     use super::super::testing::*;
     use super::*;
+
+    const fn wish(max: u32, request_id: Option<&str>) -> Retry<'_> {
+        Retry { max, request_id }
+    }
+
+    fn events(ledger: &Ledger, event_type: &str) -> usize {
+        ledger.events("k", 0).unwrap().iter().filter(|e| e.event_type == event_type).count()
+    }
 
     #[test]
     fn a_queued_request_has_one_retry_however_many_workers_ask() {
         let (_home, ledger, _) = pending();
         ledger.retry_queued("k", 3, "retry.1").unwrap();
         ledger.retry_queued("k", 3, "retry.1").unwrap();
-        assert_eq!(ledger.retry_for("k", 3, "retry.1"), Ok(Retry::Given(1)));
-        assert_eq!(ledger.retry_for("k", 3, "retry.1"), Ok(Retry::Before { begun: false }));
-        let lease = ledger.start("k", ExecutionMode::PublishOnly, &elsewhere(1), 10).unwrap();
+        let start = |max, id| ledger.start_retry("k", &wish(max, Some(id)), &elsewhere(1), 10);
+        assert_eq!(ledger.retry_open("k", &wish(3, Some("retry.1"))), Ok(true));
+        let lease = start(3, "retry.1").unwrap().unwrap();
         ledger.finish(&lease, &commit_failed()).unwrap();
-        assert_eq!(ledger.retry_for("k", 3, "retry.1"), Ok(Retry::Before { begun: true }));
+        assert_eq!((ledger.retry_open("k", &wish(3, Some("retry.1"))), start(3, "retry.1")), (Ok(false), Ok(None)));
         let row = ledger.run("k").unwrap().unwrap();
         assert_eq!((row.publish_retry_attempts, row.status), (1, Status::PublishPending));
-        assert_eq!(ledger.retry_for("k", 3, "retry.2"), Ok(Retry::Given(2)));
-        assert_eq!(ledger.retry_for("k", 2, "retry.3"), Err(LedgerError::Exhausted { run_key: "k".into(), attempts: 2 }));
-        let queued = ledger.events("k", 0).unwrap().iter().filter(|e| e.event_type == "PUBLISH_RETRY_QUEUED").count();
-        assert_eq!((queued, ledger.verify_chain("k").unwrap().len()), (1, 0));
+        let lease = start(3, "retry.2").unwrap().unwrap();
+        ledger.finish(&lease, &commit_failed()).unwrap();
+        assert_eq!(start(2, "retry.3"), Err(LedgerError::Exhausted { run_key: "k".into(), attempts: 2 }));
+        // What it had is no retry that it lacks now.
+        assert_eq!(start(2, "retry.1"), Ok(None));
+        assert_eq!((events(&ledger, "PUBLISH_RETRY_QUEUED"), ledger.verify_chain("k").unwrap().len()), (1, 0));
+    }
+
+    #[test]
+    fn who_loses_the_race_for_a_run_spends_nothing() {
+        let (_clock, ledger, _) = pending();
+        let retry = wish(3, None);
+        for _ in 0..5 {
+            assert_eq!(ledger.retry_open("k", &retry), Ok(true));
+        }
+        let lease = ledger.start_retry("k", &retry, &elsewhere(1), 10).unwrap().unwrap();
+        let before = ledger.run("k").unwrap().unwrap();
+        assert!(matches!(ledger.start_retry("k", &retry, &elsewhere(2), 10), Err(LedgerError::Busy { .. })));
+        assert_eq!(ledger.run("k").unwrap().unwrap(), before);
+        assert_eq!((before.publish_retry_attempts, before.attempt(), events(&ledger, "PUBLISH_RETRY_REQUESTED")), (1, 2, 1));
+        ledger.finish(&lease, &done("R/m.json")).unwrap();
+        let late = ledger.start_retry("k", &retry, &elsewhere(2), 10);
+        assert_eq!(late, Err(LedgerError::NotPending { run_key: "k".into(), status: Status::Done }));
+        assert_eq!(ledger.run("k").unwrap().unwrap().publish_retry_attempts, 1);
+    }
+
+    #[test]
+    fn of_two_retries_at_once_one_is_spent() {
+        for _ in 0..10 {
+            let home = Home::new();
+            let lease = running(&home.ledger(), "k");
+            home.ledger().finish(&lease, &commit_failed()).unwrap();
+            let outcomes = race(&home, |ledger| ledger.start_retry("k", &wish(3, None), &elsewhere(1), 1_000_000));
+            assert_eq!(outcomes.iter().filter(|o| matches!(o, Err(LedgerError::Busy { .. }))).count(), 1, "{outcomes:?}");
+            assert_eq!(home.ledger().run("k").unwrap().unwrap().publish_retry_attempts, 1);
+        }
+    }
+
+    #[test]
+    fn a_retry_that_was_given_and_never_begun_is_gone_on_with() {
+        let (_clock, ledger, _) = pending();
+        // As it was left by who gave it before its attempt began.
+        ledger.change("k", |c| give(c, &wish(1, Some("retry.1")))).unwrap();
+        let (given, other) = (wish(1, Some("retry.1")), wish(1, Some("retry.2")));
+        assert_eq!(ledger.retry_open("k", &given), Ok(true));
+        assert!(matches!(ledger.retry_open("k", &other), Err(LedgerError::Exhausted { .. })));
+        assert!(ledger.start_retry("k", &given, &elsewhere(1), 10).unwrap().is_some());
+        assert_eq!(ledger.run("k").unwrap().unwrap().publish_retry_attempts, 1);
     }
 
     #[test]

@@ -247,6 +247,11 @@ pub(super) fn has_table(conn: &Connection, table: &str) -> Result<bool> {
     Ok(conn.prepare_cached("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1")?.exists([table])?)
 }
 
+/// Whether a table has a column, which so may be lacking.
+pub(super) fn has_column(conn: &Connection, table: &str, column: &str) -> Result<bool> {
+    Ok(conn.prepare_cached("SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2")?.exists([table, column])?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::*;
@@ -278,6 +283,15 @@ mod tests {
         let reader = home.open_read_only().unwrap();
         let read = reader.run("k").unwrap().unwrap();
         assert_eq!((read.status.as_str(), read.publish_retry_attempts, read.retries_granted), ("PUBLISH_PENDING", 3, 0));
+        let lines = [
+            reader.newest_lines(9).unwrap(),
+            reader.lines_after(super::super::Instant(9), "", 9).unwrap(),
+            reader.changed_lines(super::super::Instant(0), &["k".to_owned()]).unwrap(),
+        ];
+        for line in lines.iter().flatten() {
+            assert_eq!((line.standing(), line.asked, line.last_seq), (read.standing(), false, 0));
+        }
+        assert_eq!(lines.map(|found| found.len()), [1, 1, 1]);
         assert_eq!((reader.ref_rows(None).unwrap().len(), reader.audit_rows(None).unwrap().len()), (0, 0));
         assert_eq!((reader.facts().unwrap().len(), reader.waiting_facts(9).unwrap().len(), reader.signals("p").unwrap().len()), (0, 0, 0));
         assert_eq!(pragma(&raw, "user_version").unwrap(), 1);

@@ -130,6 +130,11 @@ pub(super) fn pending() -> (Arc<FixedClock>, Ledger, Lease) {
     (clock, ledger, lease)
 }
 
+/// Starts a publish-only retry of the run `k`.
+pub(super) fn retried(ledger: &Ledger, max: u32) -> Result<Lease> {
+    Ok(ledger.start_retry("k", &Retry { max, request_id: None }, &elsewhere(1), LEASE)?.expect("no request has had it"))
+}
+
 /// One ledger for each state, with the run `k` in it (FAILED: for good).
 pub(super) fn one_of_each() -> Vec<(Status, Ledger, Arc<FixedClock>)> {
     let make = |status| {
@@ -318,6 +323,9 @@ impl Model {
             Action::Finish { old, end } => self.finish(*old, *end),
             Action::Retry => {
                 let status = self.status.ok_or("RUN_NOT_FOUND")?;
+                if status == S::Running && now < self.expires {
+                    return Err("RUN_BUSY");
+                }
                 self.events += 1;
                 if status != S::PublishPending {
                     return Err("RETRY_NOT_PENDING");
@@ -326,7 +334,7 @@ impl Model {
                     return Err("PUBLISH_RETRY_EXHAUSTED");
                 }
                 self.retries += 1;
-                Ok(())
+                self.start(ExecutionMode::PublishOnly, now)
             }
             Action::Restore => {
                 if self.status.ok_or("RUN_NOT_FOUND")? != S::Done {
@@ -436,7 +444,7 @@ fn perform(ledger: &Ledger, clock: &FixedClock, action: &Action, epoch: u64) -> 
         Action::Beat { old } => ledger.heartbeat(&lease(*old), LEASE, Some(&Value::Null)).map(|_| ()),
         Action::CommitStarted { old } => ledger.commit_started(&lease(*old), "R/m.json"),
         Action::Finish { old, end: number } => ledger.finish(&lease(*old), &end(*number)).map(|_| ()),
-        Action::Retry => ledger.retry_requested("k", RETRIES).map(|_| ()),
+        Action::Retry => retried(ledger, RETRIES).map(|_| ()),
         Action::Restore => ledger.restored("k", "DATA_RESTORED", &json!({})),
         Action::Order { order } => ledger.order(*order, "k", "because").map(|_| ()),
         Action::Note => ledger.note("k", "x").map(|_| ()),

@@ -280,8 +280,8 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ExecutionMode;
     use super::super::testing::*;
+    use super::super::{ExecutionMode, Retry};
     use super::*;
 
     fn ends() -> [End; 5] {
@@ -429,8 +429,7 @@ mod tests {
     #[test]
     fn a_manifest_that_turns_up_late_wins() {
         let (_home, ledger, _) = pending();
-        ledger.retry_requested("k", 3).unwrap();
-        let lease = ledger.start("k", ExecutionMode::PublishOnly, &elsewhere(1), 10).unwrap();
+        let lease = retried(&ledger, 3).unwrap();
         let late = End::Done { manifest_ref: Some("R/m.json".into()), result: json!({}), event: RUN_DONE_LATE, detail: json!({}) };
         assert_eq!(ledger.finish(&lease, &late).unwrap().manifest_ref.as_deref(), Some("R/m.json"));
         assert_eq!(ledger.events("k", 0).unwrap().pop().unwrap().event_type, RUN_DONE_LATE);
@@ -440,19 +439,18 @@ mod tests {
     fn publish_only_retries_are_bounded_and_never_full_runs() {
         let (_home, ledger, _) = pending();
         for n in 1..=3 {
-            assert_eq!(ledger.retry_requested("k", 3).unwrap(), n);
-            let lease = ledger.start("k", ExecutionMode::PublishOnly, &elsewhere(1), 10).unwrap();
-            ledger.finish(&lease, &commit_failed()).unwrap();
+            let lease = retried(&ledger, 3).unwrap();
+            assert_eq!(ledger.finish(&lease, &commit_failed()).unwrap().publish_retry_attempts, n);
         }
         let before = ledger.run("k").unwrap().unwrap();
-        assert_eq!(ledger.retry_requested("k", 3).unwrap_err(), LedgerError::Exhausted { run_key: "k".into(), attempts: 3 });
+        assert_eq!(retried(&ledger, 3).unwrap_err(), LedgerError::Exhausted { run_key: "k".into(), attempts: 3 });
         let after = ledger.run("k").unwrap().unwrap();
         assert_eq!((after.full_run_attempts, after.publish_retry_attempts, after.attempt()), (1, 3, 4));
         assert_eq!(but_for_events(after), but_for_events(before));
         let last = ledger.events("k", 0).unwrap().pop().unwrap();
         assert_eq!((last.event_type.as_str(), last.reason_code.as_deref()), ("PUBLISH_RETRY_EXHAUSTED", Some("PUBLISH_RETRY_EXHAUSTED")));
         // A larger budget is a larger number, nothing else.
-        assert_eq!(ledger.retry_requested("k", 4).unwrap(), 4);
+        assert!(retried(&ledger, 4).is_ok());
     }
 
     #[test]
@@ -462,13 +460,16 @@ mod tests {
                 continue;
             }
             let before = ledger.run("k").unwrap().unwrap();
-            assert_eq!(ledger.retry_requested("k", 3).unwrap_err(), LedgerError::NotPending { run_key: "k".into(), status });
+            assert_eq!(
+                ledger.retry_open("k", &Retry { max: 3, request_id: None }).unwrap_err(),
+                LedgerError::NotPending { run_key: "k".into(), status }
+            );
             let last = ledger.events("k", before.last_seq).unwrap().remove(0);
             assert_eq!((last.event_type.as_str(), last.reason_code.as_deref()), ("PUBLISH_RETRY_SKIPPED", Some("RETRY_NOT_PENDING")));
             assert_eq!(but_for_events(ledger.run("k").unwrap().unwrap()), but_for_events(before));
         }
         let (_, ledger) = in_memory();
-        assert_eq!(ledger.retry_requested("nobody", 3).unwrap_err(), LedgerError::NotFound("nobody".into()));
+        assert_eq!(ledger.retry_open("nobody", &Retry { max: 3, request_id: None }).unwrap_err(), LedgerError::NotFound("nobody".into()));
     }
 
     #[test]

@@ -245,7 +245,7 @@ fn threads(config: &Config) -> Resource {
         "threads",
         config.int("limits", "threads").to_string(),
         "this process",
-        Ok(format!("{} used, {here} available", config.threads())),
+        Ok(format!("{} used, {here} available", config.workers())),
     )
 }
 

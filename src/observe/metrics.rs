@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::health::anomaly;
 use super::world::{World, evidence};
+use crate::contract::decimal;
 use crate::ledger::{Delivery, RunRow, Status};
 
 /// The newest runs whose receipts are read; counters cover all runs.
@@ -175,9 +176,9 @@ impl Coverage {
         self.late += other.late;
     }
 
-    /// Resolved rows among all, in millionths; nothing where no row wanted a label.
+    /// Resolved rows among all, in millionths, rounded as the label receipt rounds; nothing where no row wanted a label.
     pub fn ratio_millionths(&self) -> Option<u64> {
-        self.resolved.saturating_mul(1_000_000).checked_div(self.targets)
+        decimal::millionths(self.resolved, self.targets).map(|ratio| u64::try_from(ratio).unwrap_or(u64::MAX))
     }
 
     fn to_json(&self) -> Value {
@@ -367,4 +368,20 @@ pub(super) fn measure(world: &World<'_>) -> Metrics {
     metrics.count_facts(world);
     metrics.detail(world);
     metrics
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_labels_is_rounded_as_the_receipt_rounds_it() {
+        let of = |resolved, targets| Coverage { resolved, targets, ..Coverage::default() }.to_json()["coverage_ratio"].clone();
+        // 0.97895791…, which cut off would be another share than the receipt's.
+        assert_eq!(of(977, 998), json!("0.978958"));
+        for (resolved, targets) in [(0, 7), (2, 3), (1, 2_000_000), (7, 7), (u64::MAX, u64::MAX)] {
+            assert_eq!(of(resolved, targets), json!(decimal::share(resolved, targets)), "{resolved} of {targets}");
+        }
+        assert_eq!(of(0, 0), Value::Null);
+    }
 }

@@ -138,9 +138,9 @@ pub struct Closure {
 }
 
 impl Closure {
-    /// CLOSED only where all ten rows passed.
+    /// CLOSED only where all ten rows passed and the rails hold, on which every row rests.
     pub fn closed(&self) -> bool {
-        self.rows.iter().filter(|r| r.phase > 0).all(|r| r.standing == Standing::Passed)
+        self.rows.iter().all(|r| r.standing == Standing::Passed)
     }
 
     /// The verdict by name.
@@ -338,27 +338,29 @@ mod tests {
     }
 
     #[test]
-    fn the_verdict_needs_all_ten_and_the_rails_are_only_counted() {
-        let all = |standing: Standing| Closure {
+    fn the_verdict_needs_all_ten_and_the_rails() {
+        let all = |phase: u8, standing: Standing| Closure {
             span: (Instant(0), Instant(1)),
             rows: (0..=10)
-                .map(|phase| Row {
-                    phase,
+                .map(|number| Row {
+                    phase: number,
                     name: "x",
-                    standing: if phase == 9 { standing } else { Standing::Passed },
+                    standing: if number == phase { standing } else { Standing::Passed },
                     checks: 1,
                     problems: Vec::new(),
-                    proved: vec![format!("P{phase}")],
-                    unproved: if phase == 0 { vec!["O160".into()] } else { Vec::new() },
+                    proved: vec![format!("P{number}")],
+                    unproved: if number == 7 { vec!["O110".into()] } else { Vec::new() },
                 })
                 .collect(),
             checks: Vec::new(),
             published: Value::Null,
         };
-        let closed = all(Standing::Passed);
+        let closed = all(9, Standing::Passed);
         assert_eq!((closed.verdict(), closed.proved()), ("CLOSED", (11, 12)));
         for standing in [Standing::Failed, Standing::NotOnboarded] {
-            let open = all(standing);
+            let adrift = all(0, standing);
+            assert!(!adrift.closed() && adrift.gates().all(|(_, _, passed)| passed), "the rails");
+            let open = all(9, standing);
             assert_eq!(open.verdict(), "OPEN");
             let gates: Vec<(&str, bool)> = open.gates().map(|(n, _, passed)| (n, passed)).collect();
             assert_eq!(gates, [("6.2", true), ("6.6", true), ("6.7", false)]);

@@ -58,21 +58,30 @@ pub struct NewIntent {
 
 /// Writes an intent and, beside it as `<file>.mapping.json`, how it was resolved; both files are new, nothing of
 /// the user's is ever replaced. The mapping comes first: an intent without it would have lost how it came about.
+/// Where either cannot be made, neither is there afterwards.
 ///
 /// # Errors
 /// The file that could not be made, and why.
 pub fn write(made: &NewIntent, path: &Path) -> Result<(), (PathBuf, std::io::Error)> {
     let mut beside = path.to_owned().into_os_string();
     beside.push(".mapping.json");
-    for (file, document) in [(PathBuf::from(beside), &made.mapping), (path.to_owned(), &made.intent)] {
-        let create = || {
-            let mut open = std::fs::File::create_new(&file)?;
-            open.write_all(format!("{document:#}\n").as_bytes())?;
-            open.sync_all()
-        };
-        create().map_err(|e| (file.clone(), e))?;
+    let beside = PathBuf::from(beside);
+    create(&beside, &made.mapping).map_err(|e| (beside.clone(), e))?;
+    create(path, &made.intent).map_err(|e| {
+        // Alone it would stand beside a file that is not its intent, and in the way of the next try.
+        let _ = std::fs::remove_file(&beside);
+        (path.to_owned(), e)
+    })
+}
+
+/// Makes a new file of a document; where that fails, nothing that was made of it stays.
+fn create(file: &Path, document: &Value) -> std::io::Result<()> {
+    let mut open = std::fs::File::create_new(file)?;
+    let written = open.write_all(format!("{document:#}\n").as_bytes()).and_then(|()| open.sync_all());
+    if written.is_err() {
+        let _ = std::fs::remove_file(file);
     }
-    Ok(())
+    written
 }
 
 fn refuse(code: ReasonCode, message: impl Into<String>) -> Refusal {

@@ -20,11 +20,12 @@ use serde_json::{Value, json};
 
 pub use self::attest::{Attestation, parse as parse_attestations};
 pub use self::stream::Stream;
+use crate::contract::ReasonCode;
 use crate::contract::intent::{Lane, OffsetRange};
-use crate::contract::{Offset, OffsetKind, ReasonCode};
 use crate::pipeline::gate::{Env, Phase, Refusal};
 use crate::pipeline::parallel;
 use crate::pipeline::replay::Work;
+use crate::source::lanes_below;
 use crate::source::sealed::Index;
 use crate::store::Ref;
 
@@ -195,27 +196,11 @@ fn environmental(code: ReasonCode) -> bool {
 
 /// The partitions that the archive of a run has folders for.
 fn held(env: &Env, run: &str) -> Result<BTreeSet<Lane>, Refusal> {
-    let folder = Ref::of(&[run, "archive", "events"]);
-    let listed = env.store.list(&folder).map_err(|e| Refusal::of_store(PHASE, &e))?;
-    Ok(listed.iter().filter_map(|(at, _)| lane_of(at.as_str().strip_prefix(folder.as_str())?)).collect())
-}
-
-/// The lane of `/topic=<t>/partition=<p>/offset_kind=<k>/<file>`.
-fn lane_of(path: &str) -> Option<Lane> {
-    let mut parts = path.split('/').skip(1);
-    let mut part = |name: &str| parts.next()?.strip_prefix(name).map(str::to_owned);
-    let (topic, partition, kind) = (part("topic=")?, part("partition=")?, part("offset_kind=")?);
-    Some(Lane { topic, partition: partition.parse().ok().filter(|p| *p >= 0)?, kind: OffsetKind::parse(&kind)? })
+    lanes_below(env.store.as_ref(), &Ref::of(&[run, "archive", "events"])).map_err(|e| Refusal::of_store(PHASE, &e))
 }
 
 fn internal(message: String) -> Refusal {
     Refusal::new(ReasonCode::InternalError, PHASE, message)
-}
-
-/// Every offset that a kind may have.
-fn everything(kind: OffsetKind) -> OffsetRange {
-    let digits = if kind.dense() { i64::MAX.to_string() } else { "9".repeat(56) };
-    OffsetRange { start: Offset::default(), end: Offset::parse(&digits).unwrap_or_default() }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
@@ -120,8 +120,7 @@ impl<'w> Worker<'w> {
     /// # Errors
     /// What keeps the ledger from recording.
     pub fn start(env: &'w Env, host: &'w Host, keeper: &'w dyn Gatekeeper) -> Result<Self, LedgerError> {
-        host.ledger.register_worker(&host.owner)?;
-        let heart = Heart::start(host.ledger.clone(), host.owner.clone(), env.config.launcher().lease_seconds);
+        let heart = Heart::start(Builder::new(), host.ledger.clone(), host.owner.clone(), env.config.launcher().lease_seconds)?;
         tracing::info!(owner = %host.owner, "worker registered");
         Ok(Worker { env, host, keeper, _heart: heart, settled: BTreeMap::new(), waiting: BTreeMap::new(), idle: None })
     }
@@ -336,8 +335,7 @@ impl<'w> Worker<'w> {
         };
         if let Some(row) = self.host.ledger.run(admitted.run_key())?.filter(|row| row.status != Status::Rejected) {
             if row.request_hash.as_deref() != Some(admitted.request_hash()) {
-                let told = run::taken(&admitted, &row);
-                return self.refuse(item, Some(job), &refusal_of(&told, ReasonCode::RequestIdPayloadMismatch));
+                return self.refuse_other(item, job, &refusal_of(&run::taken(&admitted, &row), ReasonCode::RequestIdPayloadMismatch));
             }
             if !matches!(row.status, Status::Queued | Status::Running) {
                 return self.close(item, job, &row);
@@ -430,6 +428,14 @@ impl<'w> Worker<'w> {
         tracing::warn!(request = item.at.as_str(), code = %refusal.code, "refused: {}", refusal.message);
         let row = self.host.ledger.refuse(&run_key, id, run, refusal.code, &refusal.to_json())?;
         self.receipt(item, self.refused(item, job, refusal, &row))
+    }
+
+    /// Refuses a request that says something else than the run whose id it has: that run stays as it is.
+    fn refuse_other(&self, item: &Item, job: &JobRequest, refusal: &Refusal) -> Result<Look, Trouble> {
+        tracing::warn!(request = item.at.as_str(), code = %refusal.code, "refused: {}", refusal.message);
+        let (id, run) = (Some(item.name.as_str()), Some(item.platform_run_id.as_str()));
+        let row = self.host.ledger.reject(&item.record(), id, run, None, refusal.code, &refusal.to_json())?;
+        self.receipt(item, self.refused(item, Some(job), refusal, &row))
     }
 
     fn refused(&self, item: &Item, job: Option<&JobRequest>, refusal: &Refusal, row: &RunRow) -> Invocation {
@@ -551,19 +557,23 @@ struct Heart {
 }
 
 impl Heart {
-    fn start(ledger: Arc<Ledger>, owner: Owner, lease_seconds: u64) -> Self {
+    /// Registers a worker and begins to say that it is alive.
+    fn start(thread: Builder, ledger: Arc<Ledger>, owner: Owner, lease_seconds: u64) -> Result<Self, LedgerError> {
         let (stop, stopped) = bounded::<()>(0);
         let pause = Duration::from_secs(lease_seconds) / 3;
         let (beats, me) = (ledger.clone(), owner.clone());
-        let thread = std::thread::Builder::new().name("worker-heart".into()).spawn(move || {
+        let beat = move || {
             while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 // A ledger that cannot be written stops the worker at its next request, not here.
                 if let Err(error) = beats.worker_alive(&me) {
                     tracing::warn!("the worker's heartbeat failed: {error}");
                 }
             }
-        });
-        Heart { ledger, owner, stop: Some(stop), thread: thread.ok() }
+        };
+        let thread = thread.name("worker-heart".into()).spawn(beat).map_err(|e| LedgerError::NoHeartbeat(e.to_string()))?;
+        // Only now, so that nobody counts on a worker that nothing keeps alive.
+        ledger.register_worker(&owner)?;
+        Ok(Heart { ledger, owner, stop: Some(stop), thread: Some(thread) })
     }
 }
 
@@ -576,5 +586,24 @@ impl Drop for Heart {
         if let Err(error) = self.ledger.worker_stopped(&self.owner) {
             tracing::warn!("the worker could not sign off: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::SystemClock;
+
+    #[test]
+    fn a_worker_that_nothing_would_keep_alive_is_not_registered() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Arc::new(Ledger::open(&dir.path().join("ledger.db"), Arc::new(SystemClock), "test").unwrap());
+        let start = |thread| Heart::start(thread, ledger.clone(), Owner::current(), 3_600);
+        // More than there are addresses.
+        let refused = start(Builder::new().stack_size(1 << 50)).err().unwrap();
+        assert_eq!((refused.code(), ledger.is_worker(&Owner::current())), (ReasonCode::ThreadUnavailable, Ok(false)));
+        let heart = start(Builder::new()).unwrap();
+        assert_eq!(ledger.is_worker(&Owner::current()), Ok(true));
+        drop(heart);
     }
 }

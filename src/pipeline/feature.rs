@@ -238,7 +238,7 @@ impl Drafted {
     fn receipt(&self) -> Value {
         let pinned = &self.pinned;
         json!({
-            "schema_version": "learning.ofs_dataset_draft.v1", "run_key": pinned.admitted().run_key(), "request_id": pinned.intent().request_id,
+            "schema_version": "learning.ofs_dataset_draft.v1", "running": pinned.running(), "run_key": pinned.admitted().run_key(), "request_id": pinned.intent().request_id,
             "platform_run_id": pinned.intent().platform_run_id, "dataset_manifest_id": pinned.id().manifest_id,
             "rows": self.rows(), "rows_digest": self.rows_digest(), "files": self.files.iter().map(PartFile::to_json).collect::<Vec<_>>(),
             "proof_digest": crate::digest::digest(&self.feature_proof), "proof": self.feature_proof,
@@ -278,7 +278,12 @@ impl Drafted {
             files,
             pinned,
         };
-        if drafted.receipt() != draft {
+        // Whoever retries may run under another policy than the one who drafted.
+        let (mut mine, mut theirs) = (drafted.receipt(), draft);
+        for receipt in [&mut mine, &mut theirs] {
+            receipt.as_object_mut().and_then(|receipt| receipt.remove("running"));
+        }
+        if mine != theirs {
             return Err(foreign("the receipts of this run do not fit together".into()));
         }
         Ok(drafted)

@@ -21,7 +21,7 @@ use crate::contract::intent::{AsOf, ForensicScope};
 use crate::contract::profile::Availability;
 use crate::contract::{Offset, ReasonCode};
 use crate::engine::EngineError;
-use crate::engine::merge::Offsets;
+use crate::engine::offsets::Offsets;
 use crate::engine::shard::shard_of;
 use crate::engine::window::arrival::Arrivals;
 use crate::store::Ref;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use crate::contract::{Problem, ReasonCode};
 use crate::engine::EngineError;
 use crate::source::SourceError;
 use crate::store::{AuditSink, Corridor, Ref, Resolution, Store, StoreError};
+use crate::time::Instant;
 
 /// A gate of the corridor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,7 +110,19 @@ impl Refusal {
     pub fn with_evidence(mut self, lines: impl IntoIterator<Item = String>) -> Self {
         let mut lines = lines.into_iter();
         self.evidence.extend(lines.by_ref().take(EVIDENCE_LINES));
-        let more = lines.count();
+        let more = lines.count() as u64;
+        self.and_more(more)
+    }
+
+    /// With lines of evidence of which there are `total`, though only the first of them were kept.
+    pub fn with_evidence_of(mut self, lines: impl IntoIterator<Item = String>, total: u64) -> Self {
+        let before = self.evidence.len();
+        self.evidence.extend(lines.into_iter().take(EVIDENCE_LINES));
+        let told = (self.evidence.len() - before) as u64;
+        self.and_more(total.saturating_sub(told))
+    }
+
+    fn and_more(mut self, more: u64) -> Self {
         if more > 0 {
             self.evidence.push(format!("and {more} more"));
         }
@@ -170,6 +184,13 @@ impl Refusal {
     }
 }
 
+/// Names work outside of a run, which no lease numbers: by its process, the instant and a count, so that two at once
+/// never share a name, nor two processes of one number on two machines.
+pub fn outside_of_runs(now: Instant) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("p{}-{:x}-{}", std::process::id(), now.0, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 /// What a build runs in. Everything that differs between machines is here and never in a proof.
 #[derive(Debug, Clone)]
 pub struct Env {
@@ -183,7 +204,7 @@ pub struct Env {
     pub cancel: CancellationToken,
     /// Where progress is shown.
     pub progress: Arc<Progress>,
-    /// Names this attempt among all that may be alive: the epoch of its lease, or the process. Whatever
+    /// Names this attempt among all that may be alive: the epoch of its lease, or [`outside_of_runs`]. Whatever
     /// is not yet proved is written under it, so that a superseded owner can spoil nothing.
     pub attempt: String,
     /// Where each resolution of a protected ref goes on record (O145). What starts a run puts the ledger here;

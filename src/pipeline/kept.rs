@@ -6,6 +6,7 @@
 //! gate once more, and never truth.
 
 use std::io::{BufWriter, Read, Write};
+use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
@@ -17,7 +18,7 @@ use crate::contract::ReasonCode;
 use crate::engine::EngineError;
 use crate::engine::spool::Share;
 use crate::ledger::EventRow;
-use crate::store::{ErrorKind, Ref, StagedFile, StoreError, read};
+use crate::store::{ErrorKind, PIECE, Ref, StagedFile, StoreError, digest, pieces, read};
 
 /// How the name of every kept file begins; the epoch of its owner follows.
 const PREFIX: &str = "kept-";
@@ -25,8 +26,6 @@ const PREFIX: &str = "kept-";
 const RECEIPT_BYTES: u64 = 256 << 20;
 /// Largest list in bytes.
 const LIST_BYTES: u64 = 1 << 20;
-/// Bytes that are hashed between two looks whether the build is to stop.
-const CHUNK: usize = 256 << 10;
 /// Bytes that are gathered before they are digested and handed to the store.
 const BUFFER: usize = 64 << 10;
 
@@ -80,7 +79,16 @@ impl Recorded {
         if self.text(gate, "/receipt_blake3") != Some(blake3::hash(&bytes).to_hex().as_str()) {
             return Err(foreign(format!("{at} is not the receipt that gate {} recorded in the ledger", gate.as_str())));
         }
-        serde_json::from_slice(&bytes).map_err(|e| foreign(format!("{at}: {e}")))
+        let receipt: Value = serde_json::from_slice(&bytes).map_err(|e| foreign(format!("{at}: {e}")))?;
+        // What a receipt names is part of what it says.
+        let named = |key: &str| receipt.pointer(&format!("/observation/anomalies_{key}")).and_then(Value::as_str);
+        if let Some((anomalies, wanted)) = named("ref").and_then(|at| Ref::parse(at).ok()).zip(named("blake3")) {
+            let (found, _) = digest(env.store.as_ref(), &anomalies).map_err(|e| Refusal::of_store(phase, &e))?;
+            if found != wanted {
+                return Err(foreign(format!("{anomalies} is not what {at} says of it")));
+            }
+        }
+        Ok(receipt)
     }
 }
 
@@ -117,7 +125,7 @@ impl<'k> Keep<'k> {
         what: &str,
         fill: impl Fn(Share, &mut dyn Write) -> Result<(), EngineError> + Sync,
     ) -> Result<(), Refusal> {
-        let of = self.env.config.threads().max(1);
+        let of = self.env.config.workers();
         let written = Mutex::new(Vec::new());
         parallel::each(
             self.env,
@@ -181,7 +189,7 @@ fn basis(pinned: &Pinned, env: &Env, gate: Phase, proof: &Value) -> Value {
     json!({
         "run_key": pinned.admitted().run_key(), "fingerprint": pinned.id().fingerprint, "shards": pinned.shards(), "gate": gate.as_str(),
         "proof_digest": crate::digest::digest(proof), "release": pin::RELEASE,
-        "payload_hashes_verified": env.config.flag("replay", "verify_payload_hashes"),
+        "payload_hashes_verified": pin::verifies_hashes(pinned.intent(), env),
     })
 }
 
@@ -256,16 +264,13 @@ impl<'k> Kept<'k> {
 
     fn check(&self, file: &Value) -> Result<(), Refusal> {
         let at = self.place(file)?;
-        let mut reader = self.env.store.open(&at).map_err(|e| Refusal::of_store(self.gate, &e))?;
-        let (mut hasher, mut buffer) = (blake3::Hasher::new(), vec![0; CHUNK]);
-        loop {
-            self.env.check(self.gate)?;
-            let failed = |e: std::io::Error| Refusal::of_store(self.gate, &StoreError::new(ErrorKind::Io, at.as_str(), e.to_string()));
-            match reader.read(&mut buffer).map_err(failed)? {
-                0 => break,
-                n => hasher.update(buffer.get(..n).unwrap_or_default()),
-            };
-        }
+        let mut hasher = blake3::Hasher::new();
+        let digested = pieces(self.env.store.as_ref(), &at, &mut vec![0; PIECE], |piece| {
+            hasher.update(piece);
+            if self.env.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        self.env.check(self.gate)?;
+        digested.map_err(|e| Refusal::of_store(self.gate, &e))?;
         let found = hasher.finalize().to_hex();
         let wanted = file.get("blake3").and_then(Value::as_str).unwrap_or_default();
         if found.as_str() == wanted {

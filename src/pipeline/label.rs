@@ -242,7 +242,7 @@ impl Labelled {
     fn write_receipt(&self, env: &Env, gate: &Gate) -> Result<(), Refusal> {
         let pinned = self.pinned();
         let receipt = json!({
-            "schema_version": "learning.ofs_label_resolution_receipt.v1", "run_key": pinned.admitted().run_key(), "request_id": pinned.intent().request_id,
+            "schema_version": "learning.ofs_label_resolution_receipt.v1", "running": pinned.running(), "run_key": pinned.admitted().run_key(), "request_id": pinned.intent().request_id,
             "platform_run_id": pinned.intent().platform_run_id, "status": if gate.ready { "READY_FOR_TRAINING" } else { "NOT_READY_FOR_TRAINING" },
             "proof_digest": crate::digest::digest(&self.proof), "proof": self.proof, "observation": self.observation,
         });

@@ -3,21 +3,112 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use super::gate::{Env, Phase, Refusal};
 use crate::contract::ReasonCode;
 
-/// Runs `work` over `0..items` on the configured threads; each thread has its own state. The refusal
-/// of the lowest item wins, so that which thread was faster cannot be seen.
+/// How many items there are, and on how many threads at most they are worked on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Items {
+    count: usize,
+    threads: usize,
+}
+
+impl From<usize> for Items {
+    fn from(count: usize) -> Self {
+        Items { count, threads: usize::MAX }
+    }
+}
+
+/// Runs `work` over the items, by number from 0, on the configured threads; each thread has its own state. The refusal
+/// of the lowest item wins, so that which thread was faster cannot be seen. A panic goes on in the caller.
 pub(crate) fn each<S>(
     env: &Env,
     phase: Phase,
-    items: usize,
+    items: impl Into<Items>,
     state: impl Fn() -> S + Sync,
     work: impl Fn(&mut S, usize) -> Result<(), Refusal> + Sync,
     done: impl Fn(S) -> Result<(), Refusal> + Sync,
 ) -> Result<(), Refusal> {
-    each_on(env.config.threads(), env, phase, items, state, work, done)
+    let Items { count, threads } = items.into();
+    let next = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    let refused: Mutex<Option<(usize, Refusal)>> = Mutex::new(None);
+    let refuse = |item: usize, refusal: Refusal| {
+        stop.store(true, Ordering::Relaxed);
+        let mut slot = refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.as_ref().is_none_or(|(earlier, _)| item < *earlier) {
+            *slot = Some((item, refusal));
+        }
+    };
+    let run = || {
+        let _defect = StopOnPanic(&stop);
+        let mut mine = state();
+        loop {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let item = next.fetch_add(1, Ordering::Relaxed);
+            if item >= count {
+                break;
+            }
+            if let Err(refusal) = env.check(phase).and_then(|()| work(&mut mine, item)) {
+                return refuse(item, refusal);
+            }
+        }
+        if let Err(refusal) = done(mine) {
+            refuse(count, refusal);
+        }
+    };
+    crew(threads.min(env.config.workers()).clamp(1, count.max(1)), Builder::new, run);
+    match refused.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some((_, refusal)) => Err(refusal),
+        None => Ok(()),
+    }
+}
+
+/// Has the others stop where the thread that holds it panics: what they would still do is in vain.
+struct StopOnPanic<'s>(&'s AtomicBool);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Does the same work on so many threads, or on as many as the system gives: on the caller's, where it gives none.
+fn crew(threads: usize, thread: impl Fn() -> Builder, work: impl Fn() + Sync) {
+    // A single one gets a thread of its own, too: the allocator gives it the memory that a thread before it has left,
+    // where the caller's own would grow by as much.
+    std::thread::scope(|scope| {
+        let hired = hire(scope, threads, thread, || &work);
+        if hired.is_empty() {
+            work();
+        }
+        join(hired);
+    });
+}
+
+/// So many threads, or as many as the system gives; each does work of its own. They have to be [`join`]ed.
+pub(crate) fn hire<'s, F: FnOnce() + Send + 's>(
+    scope: &'s Scope<'s, '_>,
+    threads: usize,
+    thread: impl Fn() -> Builder,
+    work: impl Fn() -> F,
+) -> Vec<ScopedJoinHandle<'s, ()>> {
+    let one = |_| thread().spawn_scoped(scope, work()).inspect_err(|e| tracing::warn!("fewer threads than configured: {e}")).ok();
+    (0..threads).map_while(one).collect()
+}
+
+/// Waits for threads to end. The panic of one goes on here, with the words that it had.
+pub(crate) fn join(hired: Vec<ScopedJoinHandle<'_, ()>>) {
+    let ended: Vec<_> = hired.into_iter().map(ScopedJoinHandle::join).collect();
+    if let Some(panic) = ended.into_iter().find_map(Result::err) {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 /// Memory that an item takes, in bytes.
@@ -50,7 +141,8 @@ pub(crate) fn weighed(
         env.check(phase)?;
         work(item)
     };
-    each_on(room.threads(weights, env.config.threads()), env, phase, weights.len(), || (), work, |()| Ok(()))
+    let items = Items { count: weights.len(), threads: room.threads(weights, env.config.workers()) };
+    each(env, phase, items, || (), work, |()| Ok(()))
 }
 
 /// Refuses work that needs more memory than there may be at the very least; `what` it is.
@@ -63,56 +155,6 @@ pub(crate) fn affordable(env: &Env, phase: Phase, least: u64, what: impl FnOnce(
     }
     let message = format!("{} MiB are needed at least, more than limits.memory allows: {}", least.div_ceil(1 << 20), what());
     Err(Refusal::new(ReasonCode::MemoryBudget, phase, message))
-}
-
-fn each_on<S>(
-    threads: usize,
-    env: &Env,
-    phase: Phase,
-    items: usize,
-    state: impl Fn() -> S + Sync,
-    work: impl Fn(&mut S, usize) -> Result<(), Refusal> + Sync,
-    done: impl Fn(S) -> Result<(), Refusal> + Sync,
-) -> Result<(), Refusal> {
-    let next = AtomicUsize::new(0);
-    let stop = AtomicBool::new(false);
-    let refused: Mutex<Option<(usize, Refusal)>> = Mutex::new(None);
-    let refuse = |item: usize, refusal: Refusal| {
-        stop.store(true, Ordering::Relaxed);
-        let mut slot = refused.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.as_ref().is_none_or(|(earlier, _)| item < *earlier) {
-            *slot = Some((item, refusal));
-        }
-    };
-    let run = || {
-        let mut mine = state();
-        loop {
-            if stop.load(Ordering::Relaxed) {
-                return;
-            }
-            let item = next.fetch_add(1, Ordering::Relaxed);
-            if item >= items {
-                break;
-            }
-            if let Err(refusal) = env.check(phase).and_then(|()| work(&mut mine, item)) {
-                return refuse(item, refusal);
-            }
-        }
-        if let Err(refusal) = done(mine) {
-            refuse(items, refusal);
-        }
-    };
-    // A single one gets a thread of its own, too: the allocator gives it the memory that a thread before it has left,
-    // where the caller's own would grow by as much.
-    std::thread::scope(|scope| {
-        for _ in 0..threads.clamp(1, items.max(1)) {
-            scope.spawn(run);
-        }
-    });
-    match refused.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some((_, refusal)) => Err(refusal),
-        None => Ok(()),
-    }
 }
 
 /// Results that finish in any order and are taken in the order of their numbers, from 0, as soon as it is their turn:
@@ -207,19 +249,75 @@ mod tests {
         assert_eq!((taken, after), (vec![0, 10, 20, 30, 40], vec![0, 1, 1, 4, 5]));
     }
 
-    #[test]
-    fn what_never_fits_is_refused_before_anything_is_done() {
-        let dir = tempfile::tempdir().unwrap();
-        let limits = BTreeMap::from([("OFS_LIMITS_MEMORY".to_owned(), "64MiB".to_owned())]);
-        let env = Env {
-            store: Arc::new(LocalStore::open(dir.path()).unwrap()),
+    fn env(dir: &std::path::Path, limit: (&str, &str)) -> Env {
+        let limits = BTreeMap::from([(limit.0.to_owned(), limit.1.to_owned())]);
+        Env {
+            store: Arc::new(LocalStore::open(dir).unwrap()),
             store_root: None,
-            config: Arc::new(Config::load(Some(dir.path()), dir.path(), &limits).unwrap()),
+            config: Arc::new(Config::load(Some(dir), dir, &limits).unwrap()),
             cancel: tokio_util::sync::CancellationToken::new(),
             progress: Arc::default(),
             attempt: "test".into(),
             audit: Arc::new(Unrecorded),
+        }
+    }
+
+    /// The words of a panic.
+    fn words(work: impl FnOnce()) -> Option<String> {
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).err()?;
+        panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+    }
+
+    #[test]
+    fn a_panic_keeps_its_words_and_stops_the_other_threads() {
+        const ITEMS: usize = 1_000_000;
+        let dir = tempfile::tempdir().unwrap();
+        let (env, done, gone) = (env(dir.path(), ("OFS_LIMITS_THREADS", "2")), AtomicUsize::new(0), AtomicBool::new(false));
+        /// Says when the thread that panics is about to be gone.
+        struct Last<'l>(&'l AtomicBool);
+        impl Drop for Last<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::SeqCst);
+            }
+        }
+        let work = |_: &mut (), item: usize| {
+            if item == 0 {
+                let _last = Last(&gone);
+                panic!("item {item} is a defect");
+            }
+            done.fetch_add(1, Ordering::SeqCst);
+            // The other one waits, so that it has not worked through all items before.
+            while !gone.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            Ok(())
         };
+        let told = words(|| drop(each(&env, Phase::Features, ITEMS, || (), work, |()| Ok(()))));
+        assert_eq!(told.as_deref(), Some("item 0 is a defect"));
+        assert!(done.into_inner() < ITEMS - 1);
+    }
+
+    #[test]
+    fn work_is_done_on_as_many_threads_as_the_system_gives() {
+        // More than there are addresses.
+        let refused = || Builder::new().stack_size(1 << 50);
+        for given in 0..4 {
+            let (asked, here) = (AtomicUsize::new(0), std::thread::current().id());
+            let thread = || if asked.fetch_add(1, Ordering::SeqCst) < given { Builder::new() } else { refused() };
+            let by = Mutex::new(Vec::new());
+            crew(3, thread, || by.lock().unwrap().push(std::thread::current().id()));
+            let by = by.into_inner().unwrap();
+            assert_eq!((by.len(), by.contains(&here)), (given.clamp(1, 3), given == 0), "{given}");
+        }
+        assert_eq!(words(|| crew(2, refused, || panic!("here"))).as_deref(), Some("here"));
+        assert_eq!(words(|| crew(2, Builder::new, || panic!("there"))).as_deref(), Some("there"));
+    }
+
+    #[test]
+    fn what_never_fits_is_refused_before_anything_is_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = env(dir.path(), ("OFS_LIMITS_MEMORY", "64MiB"));
         let weights = [1 << 20, 64 << 20, 65 << 20].map(|least| Weight { about: least, least });
         let done = AtomicUsize::new(0);
         let work = |weights: &[Weight]| {

@@ -13,7 +13,6 @@ use crate::contract::intent::{Intent, IntentKind};
 use crate::contract::manifest::DatasetId;
 use crate::contract::profile::{self, Group};
 use crate::contract::{ReasonCode, manifest, ownership};
-use crate::digest;
 use crate::engine::shard;
 use crate::identity::{self, DefinitionDigests};
 use crate::store::{ErrorKind, Ref, RefType, read};
@@ -108,10 +107,16 @@ pub fn resolve(admitted: Admitted, env: &Env) -> Result<Pinned, Refusal> {
         "claimed": {"policy_revision": intent.policy_revision, "config_revision": intent.config_revision, "ofs_code_release_id": intent.code_release},
         "running": {
             "release": RELEASE, "profile": env.config.text("workspace", "profile"), "launcher_policy": {"policy_id": launcher.policy_id, "revision": launcher.revision},
-            "verify_payload_hashes": env.config.flag("replay", "verify_payload_hashes"), "run_config_digest": run_config_digest,
+            "verify_payload_hashes": verifies_hashes(&intent, env), "run_config_digest": run_config_digest,
         },
     });
     Ok(Pinned { group_digest: definitions.group, admitted, group, vocabulary, identity, id, shards, plan, anchor, scenario })
+}
+
+/// Whether declared payload hashes are verified. What models learn from is never taken on trust (O060), for a later
+/// build that verifies would be told that its data set is there already; the setting is for what nobody trains on.
+pub fn verifies_hashes(intent: &Intent, env: &Env) -> bool {
+    intent.training() || env.config.flag("replay", "verify_payload_hashes")
 }
 
 /// The feature authority, and the digest of the configuration that is in force.
@@ -229,7 +234,7 @@ fn check_digest(locator: &facts::Locator, intent: &Intent, env: &Env) -> Result<
     let Some(at) = found else { return Ok(()) };
     let found = match algorithm.as_str() {
         "blake3" => crate::store::digest(env.store.as_ref(), &at).map_err(|e| Refusal::of_store(PHASE, &e))?.0,
-        "sha256" => digest::sha256_hex(&read(env.store.as_ref(), &at, 1 << 30).map_err(|e| Refusal::of_store(PHASE, &e))?),
+        "sha256" => crate::store::sha256(env.store.as_ref(), &at).map_err(|e| Refusal::of_store(PHASE, &e))?,
         _ => return Ok(()),
     };
     if found == *wanted {
@@ -382,6 +387,11 @@ impl Pinned {
     /// How many shards the work is cut into.
     pub fn shards(&self) -> usize {
         self.shards
+    }
+
+    /// What this attempt runs under: program, profile, launcher policy. Every receipt says it, no proof does.
+    pub fn running(&self) -> &Value {
+        self.plan.get("running").unwrap_or(&Value::Null)
     }
 
     /// The resolved plan.

@@ -96,36 +96,59 @@ fn index_ref(pinned: &Pinned) -> Ref {
 fn consistent(drafted: &Drafted) -> Result<(), Refusal> {
     let pinned = drafted.pinned();
     let [(_, features), (_, labels), (_, replay)] = drafted.proofs();
+    let pins = Pins {
+        basis: crate::identity::basis_hash(pinned.intent()),
+        asof: pinned.intent().labels.asof.to_string(),
+        definition: pinned.group_digest().to_owned(),
+        training: pinned.intent().training(),
+    };
+    let parts = drafted.files().iter().map(|f| f.stats.rows).sum();
+    agree(&pins, replay, labels, features, (drafted.rows(), parts))
+}
+
+/// What the proofs of one run are held to.
+struct Pins {
+    basis: String,
+    asof: String,
+    definition: String,
+    training: bool,
+}
+
+/// Whether the proofs are of the run that the pins name, and for training of one whose label gate is ready (O114).
+/// `draft` is the number of its rows, as it says and as its parts have them.
+fn agree(pins: &Pins, replay: &Value, labels: &Value, features: &Value, draft: (u64, u64)) -> Result<(), Refusal> {
+    let refuse = |code, message: String| Err(Refusal::new(code, PHASE, message));
     let text = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let checks = [
-        ("replay status", text(replay, "/status"), "COMPLETE".to_owned()),
-        ("basis of the replay", text(replay, "/basis_hash"), crate::identity::basis_hash(pinned.intent())),
-        ("cut-off of the labels", text(labels, "/label_basis/label_asof_utc"), pinned.intent().labels.asof.to_string()),
-        ("definition of the features", text(features, "/feature_definition_set/group_digest"), pinned.group_digest().to_owned()),
+        ("replay status", text(replay, "/status"), "COMPLETE"),
+        ("basis of the replay", text(replay, "/basis_hash"), pins.basis.as_str()),
+        ("cut-off of the labels", text(labels, "/label_basis/label_asof_utc"), pins.asof.as_str()),
+        ("definition of the features", text(features, "/feature_definition_set/group_digest"), pins.definition.as_str()),
     ];
     if let Some((what, found, wanted)) = checks.into_iter().find(|(_, found, wanted)| found != wanted) {
-        return Err(Refusal::new(ReasonCode::ProvenanceInconsistent, PHASE, format!("{what}: {found}, but the pins say {wanted}")));
+        return refuse(ReasonCode::ProvenanceInconsistent, format!("{what}: {found}, but the pins say {wanted}"));
     }
     let rows = |value: &Value| value.get("rows").and_then(Value::as_u64);
-    if rows(labels) != rows(features) || drafted.files().iter().map(|f| f.stats.rows).sum::<u64>() != drafted.rows() {
-        return Err(Refusal::new(ReasonCode::ProvenanceInconsistent, PHASE, "labels, features and parts differ in their number of rows"));
+    if rows(labels) != rows(features) || draft.0 != draft.1 {
+        return refuse(ReasonCode::ProvenanceInconsistent, "labels, features and parts differ in their number of rows".into());
     }
-    if pinned.intent().training() && labels.pointer("/gate/ready") != Some(&Value::Bool(true)) {
-        return Err(Refusal::new(ReasonCode::LabelGateUnsatisfied, PHASE, "a training data set needs a label gate that is ready"));
+    if pins.training && labels.pointer("/gate/ready") != Some(&Value::Bool(true)) {
+        return refuse(ReasonCode::LabelGateUnsatisfied, "a training data set needs a label gate that is ready".into());
     }
     Ok(())
 }
 
 fn place_part(drafted: &Drafted, env: &Env, file: &PartFile) -> Result<(), Refusal> {
     let (staged, to) = (drafted.staged_ref(file), drafted.pinned().dataset_ref().join(&file.path));
-    let there = match env.store.promote(&staged, &to) {
+    match env.store.promote(&staged, &to) {
         Ok(Created::New) => return Ok(()),
-        Ok(Created::Exists) => true,
-        Err(e) if e.kind == ErrorKind::NotFound => true,
+        // It stands already, from this very draft or from another one.
+        Ok(Created::Exists) => {}
+        Err(e) if e.kind == ErrorKind::NotFound => {}
         Err(e) => return Err(store(&e)),
-    };
+    }
     let (digest, bytes) = crate::store::digest(env.store.as_ref(), &to).map_err(|e| store(&e))?;
-    if there && (digest != file.stats.blake3 || bytes != file.stats.bytes) {
+    if digest != file.stats.blake3 || bytes != file.stats.bytes {
         return Err(Refusal::new(
             ReasonCode::DatasetArtifactImmutabilityViolation,
             PHASE,
@@ -320,7 +343,7 @@ fn write_receipt(pinned: &Pinned, env: &Env, index: Value, manifest_blake3: Stri
     let link =
         supersession_link(pinned).map(|(at, bytes)| json!({"ref": at.as_str(), "blake3": blake3::hash(&bytes).to_hex().to_string()}));
     let receipt = json!({
-        "schema_version": "learning.ofs_manifest_publication_receipt.v1", "run_key": pinned.admitted().run_key(), "request_id": pinned.intent().request_id,
+        "schema_version": "learning.ofs_manifest_publication_receipt.v1", "running": pinned.running(), "run_key": pinned.admitted().run_key(), "request_id": pinned.intent().request_id,
         "platform_run_id": pinned.intent().platform_run_id, "dataset_manifest_id": pinned.id().manifest_id, "dataset_fingerprint": pinned.id().fingerprint,
         "training_intent": pinned.intent().training(), "manifest": {"ref": manifest_ref.as_str(), "blake3": manifest_blake3},
         "index": {"ref": pinned.dataset_ref().join("index.json").as_str(), "blake3": index_blake3},
@@ -370,4 +393,58 @@ pub fn restore(drafted: &Drafted, env: &Env, found: &Found, vouched: Option<&Vou
         place(env, &pinned.manifest_ref(), &bytes, ReasonCode::ManifestImmutabilityViolation)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pins, and the proofs of replay, labels and features, of a training build that differs from another in its name.
+    fn run(name: &str, rows: u64) -> (Pins, [Value; 3]) {
+        let pins = Pins { basis: format!("b-{name}"), asof: format!("t-{name}"), definition: format!("d-{name}"), training: true };
+        let proofs = [
+            json!({"status": "COMPLETE", "basis_hash": pins.basis}),
+            json!({"label_basis": {"label_asof_utc": pins.asof}, "rows": rows, "gate": {"ready": true}}),
+            json!({"feature_definition_set": {"group_digest": pins.definition}, "rows": rows}),
+        ];
+        (pins, proofs)
+    }
+
+    fn held(pins: &Pins, [replay, labels, features]: &[Value; 3], draft: (u64, u64)) -> Result<(), (ReasonCode, String)> {
+        agree(pins, replay, labels, features, draft).map_err(|refusal| (refusal.code, refusal.message))
+    }
+
+    #[test]
+    fn proofs_of_two_runs_are_never_published_together() {
+        let ((pins, mine), (_, other)) = (run("mine", 7), run("other", 7));
+        assert_eq!(held(&pins, &mine, (7, 7)), Ok(()));
+        for (swapped, what) in [(0, "basis of the replay"), (1, "cut-off of the labels"), (2, "definition of the features")] {
+            let mut mixed = mine.clone();
+            mixed[swapped] = other[swapped].clone();
+            let (code, message) = held(&pins, &mixed, (7, 7)).unwrap_err();
+            assert_eq!((code, message.starts_with(what)), (ReasonCode::ProvenanceInconsistent, true), "{message}");
+        }
+        // Two runs of the same pins are told by their rows.
+        let (_, longer) = run("mine", 8);
+        for swapped in [1, 2] {
+            let mut mixed = mine.clone();
+            mixed[swapped] = longer[swapped].clone();
+            assert_eq!(held(&pins, &mixed, (7, 7)).unwrap_err().0, ReasonCode::ProvenanceInconsistent);
+        }
+        assert_eq!(held(&pins, &mine, (7, 6)).unwrap_err().0, ReasonCode::ProvenanceInconsistent);
+        let mut open = mine;
+        open[0]["status"] = json!("INCOMPLETE");
+        assert_eq!(held(&pins, &open, (7, 7)).unwrap_err().0, ReasonCode::ProvenanceInconsistent);
+    }
+
+    #[test]
+    fn training_data_needs_a_label_gate_that_is_ready() {
+        let (mut pins, mut proofs) = run("r", 7);
+        for ready in [json!(false), Value::Null, json!("true")] {
+            proofs[1]["gate"]["ready"] = ready;
+            assert_eq!(held(&pins, &proofs, (7, 7)).unwrap_err().0, ReasonCode::LabelGateUnsatisfied);
+        }
+        pins.training = false;
+        assert_eq!(held(&pins, &proofs, (7, 7)), Ok(()));
+    }
 }

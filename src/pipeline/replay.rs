@@ -4,17 +4,19 @@
 
 mod again;
 mod deliver;
+mod gaps;
 mod lane;
+mod plan;
 mod verdict;
 
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
 pub use self::again::Rows;
-use self::deliver::{Faults, Found, deliver, place_fault};
-use self::lane::{LaneProof, RECORD, Wanted, proof_record};
+use self::deliver::deliver;
+use self::lane::{LaneProof, RECORD, Wanted};
+pub use self::plan::{Feasibility, feasibility};
 use self::verdict::{anomalies_of, judge, observation_of, proof_of};
 use super::gate::{Env, Phase, Refusal, keep_receipt};
 use super::parallel;
@@ -28,7 +30,7 @@ use crate::engine::EngineError;
 use crate::engine::scratch::{Budget, Scratch};
 use crate::engine::sorter::Sorter;
 use crate::engine::spool::Spool;
-use crate::source::{Chunk, Decoder, Delivery, EventLog, Needs, ReadScope};
+use crate::source::{Chunk, EventLog};
 use crate::store::Ref;
 
 const PHASE: Phase = Phase::Replay;
@@ -262,7 +264,7 @@ fn prove_lanes(env: &Env, inputs: &[LaneInput]) -> Result<Vec<LaneProof>, Refusa
 impl Replayed {
     fn write_receipts(&self, env: &Env, status: &str) -> Result<(), Refusal> {
         let receipt = json!({
-            "schema_version": "learning.ofs_replay_completeness_receipt.v1", "run_key": self.pinned.admitted().run_key(), "request_id": self.pinned.intent().request_id,
+            "schema_version": "learning.ofs_replay_completeness_receipt.v1", "running": self.pinned.running(), "run_key": self.pinned.admitted().run_key(), "request_id": self.pinned.intent().request_id,
             "platform_run_id": self.pinned.intent().platform_run_id, "status": status, "proof_digest": crate::digest::digest(&self.proof),
             "proof": self.proof, "observation": self.observation,
         });
@@ -343,45 +345,4 @@ impl Incomplete {
     pub(super) fn delivered(&self) -> &Replayed {
         &self.delivered
     }
-}
-
-/// Says per partition whether the basis can be complete, from offsets alone: payload hashes are not
-/// recomputed and nothing is written (O069).
-///
-/// # Errors
-/// What cannot be read.
-pub fn feasibility(pinned: &Pinned, env: &Env) -> Result<Vec<Value>, Refusal> {
-    let logs = super::run::event_logs(env, &pinned.intent().platform_run_id)?;
-    let work = Work::new(env, &format!("plan-{}", pinned.admitted().run_key()))?;
-    let (inputs, items) = plan_items(pinned, env, &logs, &work)?;
-    let faults = Mutex::new(Faults::default());
-    parallel::each(
-        env,
-        PHASE,
-        items.len(),
-        || (Decoder::new(), Vec::new(), Faults::default()),
-        |(decoder, records, mine), index| {
-            let Some(item) = items.get(index) else { return Ok(()) };
-            let (Some(input), Some(log)) = (inputs.get(item.lane), logs.get(item.log)) else { return Ok(()) };
-            let (run, needs) = (&pinned.intent().platform_run_id, Needs::Fields(&[]));
-            let scope = ReadScope { platform_run_id: run, lane: &input.lane, ranges: &input.ranges, verify: false, needs };
-            let source = log.source();
-            let read = log.read(&item.chunk, scope, decoder, &mut |delivery| {
-                match delivery {
-                    Delivery::Event(event) => records.push(proof_record(event.offset, source, lane::Kind::Event, &[0; 32])),
-                    Delivery::Foreign(offset) => records.push(proof_record(offset, source, lane::Kind::Event, &[0; 32])),
-                    Delivery::Fault(fault) => place_fault(mine, records, Found { lane: item.lane, source, fault }, scope),
-                }
-                if env.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
-            read.map_err(|e| Refusal::of_source(PHASE, &e))?;
-            input.sorter.push(std::mem::take(records)).map_err(engine)
-        },
-        |(_, _, mine)| {
-            faults.lock().unwrap_or_else(PoisonError::into_inner).merge(mine);
-            Ok(())
-        },
-    )?;
-    let proofs = prove_lanes(env, &inputs)?;
-    Ok(inputs.iter().zip(&proofs).map(|(input, proof)| proof.feasible(&input.lane, &input.ranges, input.retained_from)).collect())
 }

@@ -18,7 +18,7 @@ pub(crate) use audit::on_record;
 pub(crate) use corridor::event_logs;
 pub use outcome::RunResult;
 
-use self::corridor::Attempt;
+use self::corridor::{Attempt, Right};
 use super::admit::{self, Admitted, Supersession};
 use super::gate::{Env, Phase, Refusal};
 use super::peek::{Look, Peeked, Question};
@@ -231,39 +231,39 @@ pub fn resume(row: &RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> 
     run(&request, env, host, keeper)
 }
 
-/// Retries the publication of a pending run with its own draft, re-read and re-digested (O025, O128).
+/// Retries the publication of a pending run with its own draft, re-read and re-digested (O025, O128). The retry is
+/// spent when its attempt begins, and not by what keeps it from beginning.
 ///
 /// # Errors
 /// `PUBLISH_RETRY_EXHAUSTED`, `RETRY_NOT_PENDING`, and what keeps the ledger from recording.
 pub fn retry(row: &RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
-    host.ledger.retry_requested(&row.run_key, env.config.launcher().max_publish_retry_attempts)?;
-    republish(row, env, host, keeper)
+    republish(None, row, env, host, keeper)
 }
 
-/// As [`retry`], for a queued request, which has one retry: where it had been given and used before, how the
-/// run stands is the answer.
+/// As [`retry`], for a queued request, which has one retry: where it has had it, how the run stands is the answer.
 ///
 /// # Errors
 /// As of [`retry`].
 pub fn retry_for(request_id: &str, row: &RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
-    match host.ledger.retry_for(&row.run_key, env.config.launcher().max_publish_retry_attempts, request_id)? {
-        Retry::Given(_) | Retry::Before { begun: false } => republish(row, env, host, keeper),
-        Retry::Before { begun: true } => Ok(RunResult::pending(row)),
-    }
+    republish(Some(request_id), row, env, host, keeper)
 }
 
-fn republish(row: &RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
+fn republish(request_id: Option<&str>, row: &RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
+    let retry = Retry { max: env.config.launcher().max_publish_retry_attempts, request_id };
+    if !host.ledger.retry_open(&row.run_key, &retry)? {
+        return Ok(RunResult::pending(row));
+    }
     let admitted = match admit(&Request::of_row(row)?, env, host)? {
         Ok(admitted) => admitted,
         Err(result) => return Ok(*result),
     };
-    match Attempt::start(admitted, row, ExecutionMode::PublishOnly, env, host) {
+    match Attempt::start(admitted, row, Right::Retry(retry), env, host) {
         Ok(Ok(attempt)) => attempt.republish(keeper),
-        Ok(Err(busy)) => Ok(*busy),
+        Ok(Err(other)) => Ok(*other),
         // Another retry was faster, and has published it meanwhile.
-        Err(error @ LedgerError::InvalidTransition { .. }) => match host.ledger.run(&row.run_key)? {
-            Some(row) if row.status == Status::Done => Ok(RunResult::duplicate(&row)),
-            _ => Err(error),
+        Err(error @ LedgerError::NotPending { status: Status::Done, .. }) => match host.ledger.run(&row.run_key)? {
+            Some(row) => Ok(RunResult::duplicate(&row)),
+            None => Err(error),
         },
         Err(error) => Err(error),
     }
@@ -337,7 +337,7 @@ pub(crate) fn new_run(admitted: &Admitted) -> NewRun {
 }
 
 fn execute(admitted: Admitted, row: RunRow, env: &Env, host: &Host, keeper: &dyn Gatekeeper) -> Result<RunResult, LedgerError> {
-    match Attempt::start(admitted, &row, ExecutionMode::Full, env, host)? {
+    match Attempt::start(admitted, &row, Right::State(ExecutionMode::Full), env, host)? {
         Ok(attempt) => attempt.walk(keeper),
         Err(busy) => Ok(*busy),
     }
@@ -386,7 +386,7 @@ fn settle(admitted: Admitted, row: &RunRow, env: &Env, host: &Host) -> Result<Ru
     let recorded = on_record(env, host, &row.run_key);
     let found = pin::resolve(admitted.clone(), &recorded).and_then(|pinned| pinned.find_published(env).map(|found| (pinned, found)));
     let Ok((_, Some(_))) = found else { return Ok(RunResult::pending(row)) };
-    match Attempt::start(admitted, row, ExecutionMode::PublishOnly, env, host)? {
+    match Attempt::start(admitted, row, Right::State(ExecutionMode::PublishOnly), env, host)? {
         Ok(attempt) => attempt.adopt_late(),
         Err(busy) => Ok(*busy),
     }

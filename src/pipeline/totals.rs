@@ -29,7 +29,7 @@ use super::replay::{Waiting, Work};
 use crate::contract::Offset;
 use crate::contract::intent::Lane;
 use crate::engine::EngineError;
-use crate::engine::merge::Offsets;
+use crate::engine::offsets::Offsets;
 use crate::engine::shard::{shard_of, shards_of};
 use crate::engine::spool::{Spool, full};
 use crate::source::EventRecord;

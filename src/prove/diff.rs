@@ -91,19 +91,19 @@ pub(super) fn merge(mut left: Side<'_>, mut right: Side<'_>, explain: &dyn Expla
             (None, None) => break,
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
-            (Some(a), Some(b)) => a.cmp(b),
+            (Some(a), Some(b)) => a.cmp(&b),
         };
         match order {
             Ordering::Less => {
                 if let Some(row) = left.row() {
-                    diff.removed(row.reference(), explain.only_left(&row), limit);
+                    diff.removed(|| row.reference(), explain.only_left(&row), limit);
                 }
                 diff.left.rows += 1;
                 left.advance()?;
             }
             Ordering::Greater => {
                 if let Some(row) = right.row() {
-                    diff.added(row.reference(), explain.only_right(&row), limit);
+                    diff.added(|| row.reference(), explain.only_right(&row), limit);
                 }
                 diff.right.rows += 1;
                 right.advance()?;
@@ -151,22 +151,18 @@ impl Pairs {
 }
 
 fn compare(pairs: &Pairs, left: &Row<'_>, right: &Row<'_>, explain: &dyn Explain, limit: usize, diff: &mut Diff) {
-    let mut changes = Vec::new();
-    for (name, i, j) in &pairs.columns {
-        let (Some(a), Some(b)) = (left.column(*i), right.column(*j)) else { continue };
-        if same(a, left.at(), b, right.at()) {
-            continue;
-        }
-        changes.push(Change {
-            column: name.clone(),
-            left: cell(a, left.at()),
-            right: cell(b, right.at()),
-            cause: explain.change(name, left, right),
-        });
-    }
-    if changes.is_empty() {
+    let both = |(_, i, j): &(String, usize, usize)| left.column(*i).zip(right.column(*j));
+    let differs = |pair: &&(String, usize, usize)| both(pair).is_some_and(|(a, b)| !same(a, left.at(), b, right.at()));
+    let differing: Vec<&(String, usize, usize)> = pairs.columns.iter().filter(differs).collect();
+    if differing.is_empty() {
         diff.unchanged += 1;
-    } else {
-        diff.changed(right.reference(), changes, limit);
+        return;
     }
+    let columns: Vec<(&str, Cause)> = differing.iter().map(|(name, ..)| (name.as_str(), explain.change(name, left, right))).collect();
+    let change = |(pair, (column, cause)): (&&(String, usize, usize), &(&str, Cause))| {
+        let (a, b) = both(pair)?;
+        Some(Change { column: (*column).to_owned(), left: cell(a, left.at()), right: cell(b, right.at()), cause: *cause })
+    };
+    let row = || ChangedRow { row: right.reference(), changes: differing.iter().zip(&columns).filter_map(change).collect() };
+    diff.changed(&columns, row, limit);
 }

@@ -49,7 +49,7 @@ pub fn explain(env: &Env, ledger: Option<&Ledger>, manifest: &Ref, event_id: &st
     let row = published.as_ref().map(|p| (p.line.key.as_str(), &p.place));
     let (found, history) = lineage.trace(event_id, row)?;
     let mut explanation = Explanation::new(&opened, event_id, rests_on(&opened));
-    explanation.runs = runs(env, ledger, &opened);
+    explanation.runs = runs(env, ledger, &opened, &mut explanation.notes);
     explanation.served = found.served.iter().map(ServedLine::of).collect();
     explanation.unusable = found.unusable;
     match published {
@@ -246,8 +246,11 @@ fn rests_on(opened: &Opened) -> Value {
 }
 
 /// The runs that resolved to the data set, with the profile and the program that each ran under.
-fn runs(env: &Env, ledger: Option<&Ledger>, opened: &Opened) -> Vec<RunLine> {
-    let rows = ledger.and_then(|l| l.by_manifest(&opened.manifest_id).ok()).unwrap_or_default();
+fn runs(env: &Env, ledger: Option<&Ledger>, opened: &Opened, notes: &mut Vec<String>) -> Vec<RunLine> {
+    let rows = ledger.map_or_else(|| Ok(Vec::new()), |ledger| ledger.by_manifest(&opened.manifest_id)).unwrap_or_else(|e| {
+        notes.push(format!("which runs resolved to the data set is UNKNOWN: {}: {e}", e.code()));
+        Vec::new()
+    });
     let line = |row: crate::ledger::RunRow| {
         let at = Ref::of(&[&opened.run, "ofs", "resolved_build_plan", &format!("{}.json", row.run_key)]);
         let plan = read(env.store.as_ref(), &at, 1 << 30).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());

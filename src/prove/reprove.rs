@@ -28,13 +28,11 @@ const NAMED: usize = 3;
 /// Rebuilds the data set and adds what differs to the report.
 ///
 /// # Errors
-/// What keeps a rebuild from being made at all: the environment's, `DIGEST_MISMATCH` where the published
+/// What keeps a rebuild from being made at all: the environment's, the ledger's, `DIGEST_MISMATCH` where the published
 /// parts cannot be read, `INTERRUPTED`. An input that has drifted is a problem of the report.
 pub(super) fn check(env: &Env, ledger: Option<&Ledger>, manifest: &Ref, report: &mut Report) -> Result<(), Refusal> {
     let opened = Opened::open(env, manifest)?;
-    let row =
-        ledger.and_then(|l| l.by_manifest(&opened.manifest_id).ok()).and_then(|rows| rows.into_iter().find(|r| r.status == Status::Done));
-    let Some(row) = row else {
+    let Some(row) = finished(ledger, &opened.manifest_id)? else {
         report.rebuilt = Some(false);
         problem(report, manifest, Kind::Unanchored, "a finished run in the ledger, whose request can be built again", "none");
         return Ok(());
@@ -46,6 +44,16 @@ pub(super) fn check(env: &Env, ledger: Option<&Ledger>, manifest: &Ref, report: 
     };
     report.rebuilt = Some(true);
     compare(env, &store, &opened, &drafted, report)
+}
+
+/// A finished run of a data set, whose request can be built again.
+///
+/// # Errors
+/// The ledger's: one that cannot be read is another matter than one that holds no such run.
+pub(super) fn finished(ledger: Option<&Ledger>, manifest_id: &str) -> Result<Option<RunRow>, Refusal> {
+    let Some(ledger) = ledger else { return Ok(None) };
+    let rows = ledger.by_manifest(manifest_id).map_err(|e| Refusal::new(e.code(), Phase::Ledger, e.to_string()))?;
+    Ok(rows.into_iter().find(|row| row.status == Status::Done))
 }
 
 /// An environment whose store takes every write in scratch space.

@@ -8,6 +8,7 @@ use arrow::array::{Array, FixedSizeBinaryArray, Int64Array, StringArray};
 use super::payload::{FieldColumn, FieldValues, Payload};
 use super::{Delivery, EventRecord};
 use crate::contract::Offset;
+use crate::engine::offsets::Offsets;
 use crate::time::Instant;
 
 /// What a log hands over where columns are welcome.
@@ -28,38 +29,6 @@ pub struct Columns {
     hash: FixedSizeBinaryArray,
     scenario: StringArray,
     fields: Vec<FieldColumn>,
-}
-
-/// Offsets by the kind of their lane.
-#[derive(Debug, Clone)]
-pub enum Offsets {
-    /// Of a dense kind.
-    Dense(Int64Array),
-    /// Of a sparse kind: decimal text.
-    Text(StringArray),
-}
-
-impl Offsets {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        match self {
-            Offsets::Dense(a) => a.len(),
-            Offsets::Text(a) => a.len(),
-        }
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The offset in a row, where it is one.
-    pub fn get(&self, row: usize) -> Option<Offset> {
-        match self {
-            Offsets::Dense(a) => u64::try_from(a.value(row)).ok().map(Offset::from),
-            Offsets::Text(a) => Offset::parse(a.value(row)),
-        }
-    }
 }
 
 impl Columns {
@@ -92,7 +61,7 @@ impl Columns {
 
     /// The offset in a row.
     pub fn offset(&self, row: usize) -> Offset {
-        self.offset.get(row).unwrap_or_default()
+        self.offset.get(row)
     }
 
     /// Event ids.
@@ -128,7 +97,7 @@ impl Columns {
     /// The record in a row; nothing where its hash is not 32 bytes.
     pub fn event(&self, row: usize) -> Option<EventRecord<'_>> {
         Some(EventRecord {
-            offset: self.offset.get(row)?,
+            offset: self.offset.checked(row)?,
             event_id: Cow::Borrowed(self.event_id.value(row)),
             ts: Instant(self.ts.value(row)),
             payload_hash: self.hash.value(row).try_into().ok()?,

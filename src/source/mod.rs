@@ -7,6 +7,7 @@ mod columns;
 #[cfg(test)]
 mod conformance;
 pub mod labels;
+mod lanes;
 mod lines;
 mod payload;
 mod record;
@@ -17,7 +18,8 @@ use std::ops::ControlFlow;
 
 pub use archive::{Archive, Holds};
 pub use bus::FileBus;
-pub use columns::{Columns, Handed, Offsets};
+pub use columns::{Columns, Handed};
+pub use lanes::lanes_below;
 pub use payload::{Field, FieldColumn, FieldValues, Payload, equals};
 pub use record::{Decoder, EventRecord};
 pub use sealed::Sealed;
@@ -158,7 +160,7 @@ pub struct ReadScope<'a> {
     pub lane: &'a Lane,
     /// Wanted offsets, sorted and disjoint; records outside are passed over.
     pub ranges: &'a [OffsetRange],
-    /// Whether declared payload hashes are recomputed, where that was not done before.
+    /// Whether declared payload hashes are verified, where that was not done before; a record's hash is computed in any case.
     pub verify: bool,
     /// What is asked of each record; a log may give more.
     pub needs: Needs<'a>,

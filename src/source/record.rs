@@ -263,7 +263,8 @@ fn published<'a>(doc: Doc<'a>, offset: Offset, scope: ReadScope<'_>, scratch: &m
     event_of(envelope, offset, payload_hash, declared).map(Some)
 }
 
-/// The bare SHA-256 of the canonical envelope; what was declared is recomputed under its own recipe.
+/// The bare SHA-256 of the canonical envelope; what was declared is recomputed under its own recipe. The hash of a row is
+/// never one that was merely declared: one identity has one set of bytes, whether declarations are verified or not.
 fn verified(envelope: Item<'_>, declared: Option<&str>, verify: bool, scratch: &mut Vec<u8>) -> Result<[u8; 32], Bad> {
     let (recipe, hex) = match declared {
         None => ("", None),
@@ -282,19 +283,17 @@ fn verified(envelope: Item<'_>, declared: Option<&str>, verify: bool, scratch: &
             None => return bad(ReasonCode::PayloadHashMismatch, "the declared hash is not 64 hex digits"),
         },
     };
-    if let (false, "sha256", Some(expected)) = (verify, recipe, expected) {
-        return Ok(expected);
-    }
     let canonical = envelope.canonical(scratch);
     let sha: [u8; 32] = Sha256::digest(canonical).into();
+    let Some(expected) = expected.filter(|_| verify) else { return Ok(sha) };
     let computed = if recipe == "blake3" { *blake3::hash(canonical).as_bytes() } else { sha };
-    match expected {
-        Some(expected) if verify && expected != computed => bad(
-            ReasonCode::PayloadHashMismatch,
-            format!("declared {}, but the envelope has {}", crate::digest::hex(&expected), crate::digest::hex(&computed)),
-        ),
-        _ => Ok(sha),
+    if expected == computed {
+        return Ok(sha);
     }
+    bad(
+        ReasonCode::PayloadHashMismatch,
+        format!("declared {}, but the envelope has {}", crate::digest::hex(&expected), crate::digest::hex(&computed)),
+    )
 }
 
 fn event_of<'a>(

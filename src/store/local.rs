@@ -258,7 +258,7 @@ impl StagedFile for LocalStaged {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Immutable, create_immutable, digest, read, self_test};
+    use super::super::{Immutable, create_immutable, digest, read, self_test, sha256};
     use super::*;
 
     fn store() -> (tempfile::TempDir, LocalStore) {
@@ -277,6 +277,28 @@ mod tests {
         assert_eq!(read(&store, &at, 10).unwrap(), b"one");
         assert_eq!(read(&store, &at, 2).unwrap_err().kind, ErrorKind::TooLarge);
         assert!(self_test(&store, "R", "k", "1").unwrap());
+    }
+
+    #[test]
+    fn an_object_is_compared_and_digested_whatever_its_size() {
+        let (dir, store) = store();
+        let at = Ref::of(&["R", "ofs", "manifests", "m.json"]);
+        std::fs::create_dir_all(dir.path().join("R/ofs/manifests")).unwrap();
+        let file = std::fs::File::create(dir.path().join(at.as_str())).unwrap();
+        file.set_len((64 << 20) + 6).unwrap();
+        let (blake3, size) = digest(&store, &at).unwrap();
+        assert_eq!(create_immutable(&store, &at, b"small").unwrap(), Immutable::Different(blake3));
+        let bytes = read(&store, &at, u64::MAX).unwrap();
+        assert_eq!((bytes.len() as u64, sha256(&store, &at).unwrap()), (size, crate::digest::sha256_hex(&bytes)));
+        // Larger by one byte, smaller by one, and other bytes of the same size; the last of them may be the only other one.
+        assert_eq!(create_immutable(&store, &at, &bytes).unwrap(), Immutable::Same);
+        let mut other = bytes.clone();
+        if let Some(last) = other.last_mut() {
+            *last = 1;
+        }
+        for other in [&bytes[1..], &[&bytes[..], b"\0"].concat(), &other] {
+            assert!(matches!(create_immutable(&store, &at, other).unwrap(), Immutable::Different(_)));
+        }
     }
 
     #[test]

@@ -8,14 +8,18 @@ mod local;
 mod overlay;
 
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 
 pub use corridor::{AuditSink, Corridor, RefType, Resolution, Unrecorded};
 pub use local::LocalStore;
 pub(crate) use local::{contained, temporary};
 pub use overlay::Overlay;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::contract::ReasonCode;
+use crate::digest::hex;
 
 /// Where in the store: segments parted by `/`, none of them empty, `.` or `..`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -221,7 +225,7 @@ pub trait Store: Send + Sync + fmt::Debug {
 /// As [`Store::open`], and `TooLarge` naming the limit.
 pub fn read(store: &dyn Store, at: &Ref, limit: u64) -> Result<Vec<u8>, StoreError> {
     let mut bytes = Vec::new();
-    let mut reader = store.open(at)?.take(limit + 1);
+    let mut reader = store.open(at)?.take(limit.saturating_add(1));
     reader.read_to_end(&mut bytes).map_err(|e| StoreError::new(ErrorKind::Io, at.as_str(), e.to_string()))?;
     if bytes.len() as u64 > limit {
         return Err(StoreError::new(ErrorKind::TooLarge, at.as_str(), format!("larger than the limit of {limit} bytes")));
@@ -248,14 +252,49 @@ pub enum Immutable {
 pub fn create_immutable(store: &dyn Store, at: &Ref, bytes: &[u8]) -> Result<Immutable, StoreError> {
     match store.create(at, bytes) {
         Ok(Created::New) => Ok(Immutable::New),
-        Ok(Created::Exists) => {
-            let found = read(store, at, bytes.len() as u64 + (64 << 20))?;
-            Ok(if found == bytes { Immutable::Same } else { Immutable::Different(blake3::hash(&found).to_hex().to_string()) })
-        }
+        Ok(Created::Exists) => compare(store, at, bytes),
         Err(error) => match read(store, at, bytes.len() as u64 + 1) {
             Ok(found) if found == bytes => Ok(Immutable::New),
             _ => Err(error),
         },
+    }
+}
+
+/// Holds what stands somewhere against what was to stand there, whatever its size.
+fn compare(store: &dyn Store, at: &Ref, bytes: &[u8]) -> Result<Immutable, StoreError> {
+    let (mut hasher, mut rest) = (blake3::Hasher::new(), Some(bytes));
+    pieces(store, at, &mut vec![0; PIECE], |piece| {
+        hasher.update(piece);
+        rest = rest.and_then(|rest| rest.strip_prefix(piece));
+        ControlFlow::Continue(())
+    })?;
+    let same = rest.is_some_and(<[u8]>::is_empty);
+    Ok(if same { Immutable::Same } else { Immutable::Different(hasher.finalize().to_hex().to_string()) })
+}
+
+/// Bytes read at once: many for a call, few enough to be digested while they are still in a core's cache.
+pub const PIECE: usize = 256 << 10;
+
+/// Hands over an object piece by piece through the caller's buffer, until its end or until `take` has enough; how many
+/// bytes that were.
+///
+/// # Errors
+/// As [`Store::open`].
+pub fn pieces(store: &dyn Store, at: &Ref, buffer: &mut [u8], mut take: impl FnMut(&[u8]) -> ControlFlow<()>) -> Result<u64, StoreError> {
+    through(store.open(at)?.as_mut(), buffer, &mut take).map_err(|e| StoreError::new(ErrorKind::Io, at.as_str(), e.to_string()))
+}
+
+fn through(reader: &mut dyn Read, buffer: &mut [u8], take: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<u64> {
+    let mut size = 0;
+    loop {
+        let n = match reader.read(buffer) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            n => n?,
+        };
+        size += n as u64;
+        if n == 0 || take(buffer.get(..n).unwrap_or_default()).is_break() {
+            return Ok(size);
+        }
     }
 }
 
@@ -264,18 +303,25 @@ pub fn create_immutable(store: &dyn Store, at: &Ref, bytes: &[u8]) -> Result<Imm
 /// # Errors
 /// As [`Store::open`].
 pub fn digest(store: &dyn Store, at: &Ref) -> Result<(String, u64), StoreError> {
-    let mut reader = store.open(at)?;
     let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0u8; 1 << 20];
-    let mut size = 0u64;
-    loop {
-        let n = reader.read(&mut buffer).map_err(|e| StoreError::new(ErrorKind::Io, at.as_str(), e.to_string()))?;
-        if n == 0 {
-            return Ok((hasher.finalize().to_hex().to_string(), size));
-        }
-        hasher.update(buffer.get(..n).unwrap_or_default());
-        size += n as u64;
-    }
+    let size = pieces(store, at, &mut vec![0; PIECE], |piece| {
+        hasher.update(piece);
+        ControlFlow::Continue(())
+    })?;
+    Ok((hasher.finalize().to_hex().to_string(), size))
+}
+
+/// SHA-256 of an object, streamed.
+///
+/// # Errors
+/// As [`Store::open`].
+pub fn sha256(store: &dyn Store, at: &Ref) -> Result<String, StoreError> {
+    let mut hasher = Sha256::new();
+    pieces(store, at, &mut vec![0; PIECE], |piece| {
+        hasher.update(piece);
+        ControlFlow::Continue(())
+    })?;
+    Ok(hex(&hasher.finalize()))
 }
 
 /// Proves that a second create of one name is answered with "exists" and changes nothing. A store
@@ -297,6 +343,29 @@ pub fn self_test(store: &dyn Store, run: &str, owner: &str, attempt: &str) -> Re
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    /// Every other read of it is interrupted by a signal.
+    struct Disturbed(&'static [u8], bool);
+
+    impl Read for Disturbed {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 { Err(io::ErrorKind::Interrupted.into()) } else { self.0.read(buffer) }
+        }
+    }
+
+    #[test]
+    fn an_object_is_read_through_signals_until_its_end_or_until_it_is_enough() {
+        let read = |enough: usize| {
+            let mut seen = Vec::new();
+            let size = through(&mut Disturbed(b"seven bytes", false), &mut [0; 4], &mut |piece| {
+                seen.extend_from_slice(piece);
+                if seen.len() >= enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            (size.unwrap(), String::from_utf8(seen).unwrap())
+        };
+        assert_eq!((read(100), read(5)), ((11, "seven bytes".into()), (8, "seven by".into())));
+    }
 
     #[test]
     fn refs_cannot_leave_the_root() {

@@ -110,7 +110,7 @@ impl PinsView {
         };
         let mut rows = against_intent(&intent, &plan);
         rows.extend(against_authority(source, &intent, &plan));
-        rows.extend(against_program(source, row, &plan));
+        rows.extend(against_program(source, row, &intent, &plan));
         rows.extend(against_store(source, row, &intent, &plan));
         rows.extend(against_others(source, row, &intent, &plan));
         let set = |key: &str| text(&intent, &format!("/feature_definition_set/{key}")).unwrap_or("UNKNOWN");
@@ -197,14 +197,15 @@ fn against_authority(source: &Source, intent: &Value, plan: &Value) -> Vec<PinRo
 }
 
 /// The plan against the running program and its policy.
-fn against_program(source: &Source, run: &RunRow, plan: &Value) -> Vec<PinRow> {
+fn against_program(source: &Source, run: &RunRow, intent: &Value, plan: &Value) -> Vec<PinRow> {
     let launcher = source.config.launcher();
     let policy = format!("{}@{}", launcher.policy_id, launcher.revision);
     let planned = text(plan, "/running/launcher_policy/policy_id").zip(text(plan, "/running/launcher_policy/revision"));
     let planned = planned.map(|(id, revision)| format!("{id}@{revision}"));
     let release = text(plan, "/running/release").or_else(|| run.provenance.as_ref().and_then(|p| text(p, "/running_release")));
     let verify = plan.pointer("/running/verify_payload_hashes").map(Value::to_string);
-    let verifies = source.config.flag("replay", "verify_payload_hashes").to_string();
+    let training = text(intent, "/intent_kind") == Some("dataset_build") && intent.get("non_training_allowed") != Some(&Value::Bool(true));
+    let verifies = (training || source.config.flag("replay", "verify_payload_hashes")).to_string();
     vec![
         row("program", "release", release, Ok(pin::RELEASE), "another program than the one that planned it"),
         row("policy", "launcher policy", planned.as_deref(), Ok(&policy), "another launcher policy"),

@@ -448,8 +448,11 @@ fn segments(lane: &Value, points: &[(Offset, String)]) -> Vec<Segment> {
         }
     }
     told.sort_by_key(|s| (s.range, s.served));
-    let listed = lane.pointer("/selected_ranges").and_then(Value::as_array).map_or(0, Vec::len) as u64;
-    let cut = lane.get("selected_ranges_total").and_then(Value::as_u64).is_some_and(|total| total > listed);
+    let shortened = |list: &str, total: &str| {
+        let listed = lane.get(list).and_then(Value::as_array).map_or(0, Vec::len) as u64;
+        lane.get(total).and_then(Value::as_u64).is_some_and(|total| total > listed)
+    };
+    let cut = shortened("selected_ranges", "selected_ranges_total") || shortened("missing_ranges", "missing_ranges_total");
     let silent = if cut { "the receipt lists no further ranges" } else { "the receipt says nothing of it" };
     let mut out = Vec::new();
     for range in items(lane, "/requested_ranges").filter_map(range_of) {
@@ -577,6 +580,17 @@ mod tests {
         let sparse = json!({"requested_ranges": [{"start_offset": "1", "end_offset": long}], "selected_ranges": [{"start_offset": "1", "end_offset": long, "source": "NEW"}]});
         assert_eq!(lane_of(&sparse, &BTreeMap::new()).segments.len(), 1);
         assert_eq!(lane_of(&sparse, &BTreeMap::new()).segments[0].served, Served::Unknown);
+    }
+
+    #[test]
+    fn gaps_that_are_not_listed_are_said_to_be_so_and_stay_counted() {
+        let lane = json!({"topic": "t", "partition": 0, "offset_kind": "kafka_offset", "requested_ranges": [{"start_offset": "0", "end_offset": "9"}],
+            "required_offsets": 10, "covered_offsets": 0, "missing_offsets": 10, "selected_ranges": [], "selected_ranges_total": 0,
+            "missing_ranges": [{"start_offset": "0", "end_offset": "4", "cause": "BELOW_RETENTION"}], "missing_ranges_total": 2});
+        let view = lane_of(&lane, &BTreeMap::new());
+        assert_eq!((view.verdict, view.missing), (Verdict::Refused, Offset::from(10)));
+        let last = view.segments.last().map(|s| (s.served, s.range.to_string(), s.why.as_str()));
+        assert_eq!(last, Some((Served::Unknown, "5-9".into(), "the receipt lists no further ranges")));
     }
 
     #[test]

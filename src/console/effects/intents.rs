@@ -35,8 +35,11 @@ pub(super) fn make(world: &World, path: &Path, selectors: &Selectors) -> Result<
     if !world.may_write {
         return Err("the console is read-only".into());
     }
-    let made = intent_new::resolve(&world.env()?, selectors).map_err(|refusal| format!("{}: {}", refusal.code, refusal.message))?;
     let whole = world.config.workspace.join(path);
+    if let Some(refused) = super::files::refused(&world.config, &whole) {
+        return Err(refused);
+    }
+    let made = intent_new::resolve(&world.env()?, selectors).map_err(|refusal| format!("{}: {}", refusal.code, refusal.message))?;
     intent_new::write(&made, &whole).map_err(|(at, e)| format!("{}: {e}; name a file that does not exist", at.display()))?;
     Ok(path.display().to_string())
 }

@@ -30,7 +30,7 @@ use super::data::log::Ring;
 use super::msg::{Effect, Msg, Order, Told};
 use crate::config::Config;
 use crate::ledger::Ledger;
-use crate::pipeline::gate::Env;
+use crate::pipeline::gate::{Env, outside_of_runs};
 use crate::pipeline::progress::Progress;
 use crate::store::{Store, Unrecorded};
 use crate::time::Clock;
@@ -71,7 +71,7 @@ impl World {
             config: self.config.clone(),
             cancel: CancellationToken::new(),
             progress: Arc::new(Progress::default()),
-            attempt: format!("p{}", std::process::id()),
+            attempt: outside_of_runs(self.clock.now()),
             audit: Arc::new(Unrecorded),
         })
     }
@@ -150,8 +150,8 @@ impl Effects {
                 self.spawn("new intent", move || drop(told.send(Msg::Formed(intents::make(&world, &path, &selectors)))));
             }
             Effect::Write { what, path, content } => {
-                let root = self.world.config.workspace.clone();
-                self.apart("write", move |_| files::write_new(&root, &what, &path, &content));
+                let config = self.world.config.clone();
+                self.apart("write", move |_| files::write_new(&config, &what, &path, &content));
             }
             other => return Some(other),
         }

@@ -105,6 +105,9 @@ fn bundled(world: &World, ledger: &Ledger, run_key: &str, file: &std::path::Path
         Ok(None) => return Err(Problem::plain("bundle: the ledger holds no such run")),
         Err(error) => return Err(failed("bundle", run_key, &error)),
     };
+    if let Some(refused) = super::files::refused(&world.config, file) {
+        return Err(Problem::plain(format!("bundle: {refused}")));
+    }
     let store = crate::operate::open::store(&world.config).map_err(|e| e.message);
     let store = store.as_ref().map(|store| store as &dyn Store).map_err(Clone::clone);
     let content = match bundle::collect(&world.config, &world.clock, ledger, &row, store) {

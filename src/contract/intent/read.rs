@@ -120,6 +120,12 @@ impl Reader {
         };
         self.closed(root, "", &FIELDS);
         let scope = self.scope(&join_scope, &filters, kind);
+        let matures = root.get("label_basis").and_then(|basis| basis.get("maturity_days")).is_some();
+        if scope.coverage.min_mature.is_some() && !matures {
+            // Without days every row up to the cut-off is mature, and the gate would hold nothing back.
+            let path = "filters.label_coverage_policy.min_mature_ratio";
+            self.problem(C::LabelPolicyInvalid, path, "needs label_basis.maturity_days, which says when a row is mature");
+        }
         let forensic = self.forensic(join_scope.get("forensic"), kind);
         let (feature_set_id, feature_set_version) = features?;
         Some(Intent {

@@ -146,6 +146,19 @@ fn cut_offs_rules_and_policies_are_checked_at_admission() {
     assert_eq!(refused(|v| v["label_basis"]["label_asof_utc"] = json!("x")).0, ReasonCode::AsOfSpecInvalid);
     assert_eq!(refused(|v| v["label_basis"]["resolution_rule"] = json!("latest")).0, ReasonCode::RuleNotSupported);
     assert_eq!(refused(|v| v["label_basis"]["maturity_days"] = json!(-1)).0, ReasonCode::LabelPolicyInvalid);
+    // A share of mature rows says nothing unless it is said when a row is mature.
+    let mature = |days: Option<u32>| {
+        let mut value = sample();
+        value["filters"]["label_coverage_policy"] = json!({"min_mature_ratio": 0.9});
+        value["label_basis"]["maturity_days"] = json!(days);
+        if days.is_none() {
+            value["label_basis"].as_object_mut().unwrap().remove("maturity_days");
+        }
+        parse(value.to_string().as_bytes()).map(drop).map_err(|refused| (refused.problems[0].code, refused.problems[0].path.clone()))
+    };
+    assert_eq!((mature(Some(7)), mature(Some(0))), (Ok(()), Ok(())));
+    let path = "filters.label_coverage_policy.min_mature_ratio".to_owned();
+    assert_eq!(mature(None), Err((ReasonCode::LabelPolicyInvalid, path)));
     assert_eq!(refused(|v| v["filters"] = json!({})).0, ReasonCode::LabelTypeScopeUnresolved);
     assert_eq!(refused(|v| v["filters"]["label_coverage_policy"] = json!({"max_conflict_ratio": 1.5})).0, ReasonCode::LabelPolicyInvalid);
     assert_eq!(

@@ -26,18 +26,26 @@ pub(super) trait Accumulator {
     fn result(&mut self) -> Result<Option<Self::Item>, TooLarge>;
 
     /// The result as if the rows of `hidden`, which are inside, were not; the window stays as it is.
-    /// `frame` spans the window, and `seen` says which of its rows take part and are not hidden.
-    fn result_without(
-        &mut self,
-        hidden: &[usize],
-        _frame: Range<usize>,
-        _seen: &dyn Fn(usize) -> bool,
-    ) -> Result<Option<Self::Item>, TooLarge> {
+    fn result_without(&mut self, hidden: &[usize]) -> Result<Option<Self::Item>, TooLarge> {
         // Counts and exact sums do not mind in which order rows come and go.
         hidden.iter().for_each(|row| self.leave(*row));
         let result = self.result();
         hidden.iter().for_each(|row| self.enter(*row));
         result
+    }
+
+    /// Whether the result is the value of one row of the window, chosen two by two with [`Accumulator::better`].
+    /// Such a row may have displaced others for good, so it cannot be taken out and put back.
+    const CHOOSES: bool = false;
+
+    /// The row of two that is chosen: in whatever order and grouping, the last one left has the same value.
+    fn better(&self, a: usize, _: usize) -> usize {
+        a
+    }
+
+    /// The value of the row that was chosen.
+    fn chosen(&self, _: usize) -> Option<Self::Item> {
+        None
     }
 }
 
@@ -257,10 +265,14 @@ where
         Ok(self.queue.front().map(|&row| self.values[row]))
     }
 
-    /// What a hidden row displaced may be the result again, so the whole window is looked at.
-    fn result_without(&mut self, _: &[usize], frame: Range<usize>, seen: &dyn Fn(usize) -> bool) -> Result<Option<V>, TooLarge> {
-        let values = frame.filter(|&row| seen(row)).map(|row| self.values[row]);
-        Ok(values.reduce(|best, new| if (self.displaces)(new, best) { new } else { best }))
+    const CHOOSES: bool = true;
+
+    fn better(&self, a: usize, b: usize) -> usize {
+        if (self.displaces)(self.values[b], self.values[a]) { b } else { a }
+    }
+
+    fn chosen(&self, row: usize) -> Option<V> {
+        Some(self.values[row])
     }
 }
 
@@ -307,8 +319,14 @@ impl<V: Copy + Default> Accumulator for First<'_, V> {
         Ok(Some(self.values[self.first]))
     }
 
-    fn result_without(&mut self, _: &[usize], mut frame: Range<usize>, seen: &dyn Fn(usize) -> bool) -> Result<Option<V>, TooLarge> {
-        Ok(frame.find(|&row| seen(row)).map(|row| self.values[row]))
+    const CHOOSES: bool = true;
+
+    fn better(&self, a: usize, b: usize) -> usize {
+        a.min(b)
+    }
+
+    fn chosen(&self, row: usize) -> Option<V> {
+        Some(self.values[row])
     }
 }
 
@@ -343,8 +361,14 @@ impl<V: Copy + Default> Accumulator for Last<'_, V> {
         Ok((self.n > 0).then(|| self.values[self.last]))
     }
 
-    fn result_without(&mut self, _: &[usize], frame: Range<usize>, seen: &dyn Fn(usize) -> bool) -> Result<Option<V>, TooLarge> {
-        Ok(frame.rev().find(|&row| seen(row)).map(|row| self.values[row]))
+    const CHOOSES: bool = true;
+
+    fn better(&self, a: usize, b: usize) -> usize {
+        a.max(b)
+    }
+
+    fn chosen(&self, row: usize) -> Option<V> {
+        Some(self.values[row])
     }
 }
 

@@ -137,7 +137,7 @@ fn naive(groups: &[Range<usize>], ts: &[i64], w: &Window<'_>) -> Result<Vec<Cell
     for group in groups {
         for e in group.clone() {
             let inside: Vec<usize> = (group.start..=e)
-                .filter(|&j| big(ts[j]) > big(ts[e]) - big(w.duration_us))
+                .filter(|&j| i128::from(ts[j]) > i128::from(ts[e]) - i128::from(w.duration_us))
                 .filter(|&j| w.mask.is_none_or(|mask| mask[j]))
                 .filter(|&j| w.column.and_then(|c| c.valid).is_none_or(|valid| valid[j]))
                 .filter(|&j| w.arrival.is_none_or(|arrivals| !arrivals.later(j, e)))
@@ -254,7 +254,7 @@ const ALL: [Agg; 9] = [Agg::Count, Agg::CountDistinct, Agg::Sum, Agg::Mean, Agg:
 fn any_row() -> impl Strategy<Value = Row> {
     let step = select(vec![0, 0, 1, 1, 2, 5, 20]);
     let late = select(vec![0, 0, 0, 1, 3, 20]);
-    (step, any::<i128>(), prop::bool::weighted(0.8), prop::bool::weighted(0.7), 0..2_u32, late)
+    (step, any::<i128>(), prop::bool::weighted(0.8), prop::bool::weighted(0.7), 0..4_u32, late)
         .prop_map(|(step, raw, valid, mask, lane, late)| Row { step, raw, valid, mask, lane, late })
 }
 
@@ -289,35 +289,132 @@ proptest! {
         let all = ALL.into_iter().map(|agg| (agg, Some(column)));
         let all = all.chain([(Agg::Count, None)]);
         for (agg, column) in all {
-            let w = Window { agg, column, mask, duration_us, decimal: Some(decimal), arrival };
-            let got = aggregate(&shard.groups, &shard.ts, &w).map(cells);
-            let want = naive(&shard.groups, &shard.ts, &w);
-            // Whether a type has an aggregate shows without any row.
-            if got != Err(WindowError::Unsupported) || !shard.ts.is_empty() {
-                prop_assert_eq!(got, want, "{:?}", w);
-            }
+            agrees(&shard, &Window { agg, column, mask, duration_us, decimal: Some(decimal), arrival })?;
         }
     }
 
     #[test]
     fn previous_row_is_the_nearest_that_the_mask_lets_through(shard in any_shard(), masked: bool, arriving: bool) {
-        let arrivals = shard.arrivals();
-        let arrival = arriving.then_some(&arrivals);
+        measures_from_the_previous(&shard, masked, arriving)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn long_keys_of_many_lanes_see_what_had_arrived(
+        shard in long_shard(),
+        kind in 0..5_usize,
+        duration_us in select(vec![1, 8, 60, 300, i64::MAX]),
+        masked: bool,
+    ) {
         let mask = masked.then_some(&shard.mask[..]);
-        let mut want = vec![Cell::Null; shard.ts.len()];
-        for group in &shard.groups {
-            for e in group.clone() {
-                let previous = (group.start..e)
-                    .rev()
-                    .find(|&j| mask.is_none_or(|mask| mask[j]) && arrival.is_none_or(|arrivals| !arrivals.later(j, e)));
-                if let Some(j) = previous {
-                    let micros = i128::from(shard.ts[e]) - i128::from(shard.ts[j]);
-                    want[e] = Cell::Float((micros as f64 / 1e6).to_bits());
-                }
+        let arrivals = shard.arrivals();
+        let column = Column { values: shard.values(kind), valid: Some(&shard.valid) };
+        for agg in [Agg::Count, Agg::Min, Agg::Max, Agg::First, Agg::Last] {
+            let w = Window { agg, column: Some(column), mask, duration_us, decimal: Some((38, 2)), arrival: Some(&arrivals) };
+            agrees(&shard, &w)?;
+        }
+        measures_from_the_previous(&shard, masked, true)?;
+    }
+}
+
+/// Keys of very many rows that arrive early and late, over many lanes.
+fn long_shard() -> impl Strategy<Value = Shard> {
+    let late = select(vec![0, 0, 0, 0, 0, 1, 3, 40, 200, -25]);
+    let row = (any_row(), 0..6_u32, late).prop_map(|(row, lane, late)| Row { lane, late, ..row });
+    let key = (Just(0), prop::collection::vec(row, 60..140));
+    (prop::collection::vec(key, 1..3), 0..4_u8).prop_map(|(keys, style)| Shard::new(&keys, style))
+}
+
+fn agrees(shard: &Shard, w: &Window<'_>) -> Result<(), TestCaseError> {
+    let got = aggregate(&shard.groups, &shard.ts, w).map(cells);
+    let want = naive(&shard.groups, &shard.ts, w);
+    // Whether a type has an aggregate shows without any row.
+    if got != Err(WindowError::Unsupported) || !shard.ts.is_empty() {
+        prop_assert_eq!(got, want, "{:?}", w);
+    }
+    Ok(())
+}
+
+fn measures_from_the_previous(shard: &Shard, masked: bool, arriving: bool) -> Result<(), TestCaseError> {
+    let arrivals = shard.arrivals();
+    let arrival = arriving.then_some(&arrivals);
+    let mask = masked.then_some(&shard.mask[..]);
+    let mut want = vec![Cell::Null; shard.ts.len()];
+    for group in &shard.groups {
+        for e in group.clone() {
+            let previous =
+                (group.start..e).rev().find(|&j| mask.is_none_or(|mask| mask[j]) && arrival.is_none_or(|arrivals| !arrivals.later(j, e)));
+            if let Some(j) = previous {
+                let micros = i128::from(shard.ts[e]) - i128::from(shard.ts[j]);
+                want[e] = Cell::Float((micros as f64 / 1e6).to_bits());
             }
         }
-        prop_assert_eq!(cells(seconds_since_previous(&shard.groups, &shard.ts, mask, arrival)), want);
     }
+    prop_assert_eq!(cells(seconds_since_previous(&shard.groups, &shard.ts, mask, arrival)), want);
+    Ok(())
+}
+
+/// The last row, and how often two rows were compared to choose it.
+struct Comparisons(std::cell::Cell<usize>);
+
+impl Accumulator for Comparisons {
+    type Item = i64;
+    const CHOOSES: bool = true;
+
+    fn reset(&mut self, _: &Range<usize>) {}
+    fn enter(&mut self, _: usize) {}
+    fn leave(&mut self, _: usize) {}
+
+    fn result(&mut self) -> Result<Option<i64>, TooLarge> {
+        Ok(None)
+    }
+
+    fn better(&self, a: usize, b: usize) -> usize {
+        self.0.set(self.0.get() + 1);
+        a.max(b)
+    }
+
+    fn chosen(&self, row: usize) -> Option<i64> {
+        i64::try_from(row).ok()
+    }
+}
+
+/// A key of so many rows a microsecond apart, of two lanes in turn, of which the first row arrived last of all.
+fn one_late(rows: usize) -> (Range<usize>, Vec<i64>, Arrivals) {
+    let ts = (0..rows).map(|row| row as i64).collect();
+    let mut rank: Vec<u32> = (0..rows).map(|row| row as u32).collect();
+    rank[0] = rows as u32;
+    let arrivals = Arrivals::new(std::slice::from_ref(&(0..rows)), (0..rows).map(|row| row as u32 % 2).collect(), rank).unwrap();
+    (0..rows, ts, arrivals)
+}
+
+#[test]
+fn a_late_row_does_not_make_every_row_look_at_the_whole_window() {
+    const ROWS: usize = 1 << 14;
+    for duration in [i128::MAX / 2, 1_000] {
+        let (group, ts, arrivals) = one_late(ROWS);
+        let rows = Rows { mask: None, valid: None };
+        let frames = Frames { groups: std::slice::from_ref(&group), ts: &ts, duration, rows, arrival: Some(&arrivals) };
+        let mut counting = Comparisons(std::cell::Cell::new(0));
+        let Ok((values, valid)) = frames.sweep(&mut counting) else { panic!("a row is always chosen") };
+        assert!(valid.iter().all(|valid| *valid) && values == ts);
+        // Entering, leaving and two choices: each at most twice as many as the tree is high.
+        assert!(counting.0.get() <= ROWS * 5 * 15, "{}", counting.0.get());
+    }
+}
+
+#[test]
+fn a_gap_is_measured_without_walking_back_over_the_key() {
+    // The first two rows alone pass, and the first had not arrived before any other of its lane.
+    const ROWS: usize = 400_000;
+    let (group, ts, arrivals) = one_late(ROWS);
+    let mask: Vec<bool> = (0..ROWS).map(|row| row < 2).collect();
+    let got = cells(seconds_since_previous(&[group], &ts, Some(&mask), Some(&arrivals)));
+    assert_eq!(got[..4], [Cell::Null, Cell::Float(1e-6_f64.to_bits()), Cell::Float(1e-6_f64.to_bits()), Cell::Float(2e-6_f64.to_bits())]);
+    assert!((2..ROWS).all(|row| got[row] == Cell::Float(((row - 1) as f64 / 1e6).to_bits())));
 }
 
 /// The aggregate over one group of rows a microsecond apart.

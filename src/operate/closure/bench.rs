@@ -14,11 +14,11 @@ use crate::operate::mutate::{Broken, Scratchpad};
 use crate::operate::open;
 use crate::operate::scenario::Verb;
 use crate::pipeline::admit::Supersession;
-use crate::pipeline::gate::Env;
+use crate::pipeline::gate::{Env, outside_of_runs};
 use crate::pipeline::progress::Progress;
 use crate::pipeline::run::{self, Host, Request, RunResult, StopSignal, Unattended};
 use crate::store::Store;
-use crate::time::SystemClock;
+use crate::time::{Clock, SystemClock};
 
 /// Who acts, in the ledger's words.
 const ACTOR: &str = "CLOSURE::gate";
@@ -76,7 +76,7 @@ impl Bench {
             config: Arc::new(config),
             cancel: CancellationToken::new(),
             progress: Arc::new(Progress::default()),
-            attempt: format!("p{}", std::process::id()),
+            attempt: outside_of_runs(SystemClock.now()),
             audit: Arc::new(crate::store::Unrecorded),
         };
         Ok((env, Host { ledger: Arc::new(ledger), clock: Arc::new(SystemClock), owner: fault.owner(), signal: StopSignal::default() }))

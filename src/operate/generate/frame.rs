@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::event::{FINGERPRINT, KIND, PARAMETERS, RUN, SCENARIO, SCENARIO_RUN, TOPIC};
-use super::lane::Written;
-use super::{BEGIN, GenerateError, SPAN, Spec, at, label};
-
-const DAY: i64 = 86_400_000_000;
+use super::lane::{Known, Written};
+use super::{BEGIN, GenerateError, SPAN, Spec, TRAINED, at, label};
 
 const AUTHORITY: &str = "\
 policy_id: ofp.features.v0
@@ -67,15 +65,29 @@ fn run_facts(spec: &Spec, world: &str) -> Value {
     })
 }
 
+/// The smallest coverage and the largest share of conflicts that an intent allows: the usual ones, or in whole
+/// hundredths what chance has left of a world of few events.
+fn policy(known: Known) -> (f64, f64) {
+    let hundredths = |n: u64| n as f64 / 100.0;
+    let events = known.events.max(1);
+    let enough = known.resolved * 10 >= events * 9;
+    let few = known.conflicts * 20 <= events;
+    (
+        if enough { 0.9 } else { hundredths(known.resolved * 100 / events) },
+        if few { 0.05 } else { hundredths((known.conflicts * 100).div_ceil(events)) },
+    )
+}
+
 /// A training intent that looks back a month later, or an audit in the middle of the traffic.
 fn intent(spec: &Spec, lanes: &[Written], name: &str, training: bool, facts: &str) -> Value {
-    let asof = if training { BEGIN.plus_micros(SPAN + 30 * DAY) } else { BEGIN.plus_micros(SPAN * 3 / 4) };
+    let asof = if training { TRAINED } else { BEGIN.plus_micros(SPAN * 3 / 4) };
     let basis: Vec<Value> = lanes
         .iter()
         .map(|lane| {
             json!({"topic": TOPIC, "partition": lane.partition, "offset_kind": KIND, "start_offset": "0", "end_offset": (lane.events - 1).to_string()})
         })
         .collect();
+    let (min_coverage, max_conflicts) = policy(lanes.iter().map(|lane| lane.known).fold(Known::default(), Known::plus));
     json!({
         "schema_version": "learning.ofs_build_intent.v0",
         "request_id": format!("generated.{name}.{}.{}", spec.events, spec.seed),
@@ -88,7 +100,7 @@ fn intent(spec: &Spec, lanes: &[Written], name: &str, training: bool, facts: &st
         "join_scope": {"subject_key": "platform_run_id,event_id", "required_output_ids": ["transactions"]},
         "filters": {
             "label_types": [label::TYPE],
-            "label_coverage_policy": {"min_coverage_by_label_type": {label::TYPE: 0.9}, "max_conflict_ratio": 0.05},
+            "label_coverage_policy": {"min_coverage_by_label_type": {label::TYPE: min_coverage}, "max_conflict_ratio": max_conflicts},
         },
         "run_facts_ref": facts,
         "policy_revision": "ofs-policy-v0",

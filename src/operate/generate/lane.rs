@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::columns::Columns;
 use super::event::{Event, KIND, RUN, TOPIC};
 use super::stream::{Draw, Zipf};
-use super::{BEGIN, FILE_EVENTS, GenerateError, SPAN, Spec, at, label};
+use super::{BEGIN, FILE_EVENTS, GenerateError, SPAN, Spec, TRAINED, at, label};
 use crate::contract::intent::Lane;
 use crate::digest::push_hex;
 use crate::operate::seal::Stream;
@@ -29,6 +29,36 @@ pub(super) struct Written {
     pub(super) events: u64,
     pub(super) labels: u64,
     pub(super) sealed: u64,
+    pub(super) known: Known,
+}
+
+/// Events by what is known of them at the cut-off of the training intent.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Known {
+    pub(super) events: u64,
+    /// Those with a label.
+    pub(super) resolved: u64,
+    /// Those with several at the latest instant.
+    pub(super) conflicts: u64,
+}
+
+impl Known {
+    fn count(&mut self, assertions: &[Option<label::Assertion<'_>>; 3]) {
+        let known = || assertions.iter().flatten().filter(|a| a.seen <= TRAINED.0);
+        let latest = known().map(|a| a.seen).max();
+        let mut values = known().filter(|a| Some(a.seen) == latest).map(|a| a.value);
+        self.events += 1;
+        match values.next() {
+            Some(first) if values.all(|value| value == first) => self.resolved += 1,
+            Some(_) => self.conflicts += 1,
+            None => {}
+        }
+    }
+
+    /// Both together.
+    pub(super) fn plus(self, other: Known) -> Known {
+        Known { events: self.events + other.events, resolved: self.resolved + other.resolved, conflicts: self.conflicts + other.conflicts }
+    }
 }
 
 /// A file that is written in large pieces.
@@ -223,7 +253,7 @@ pub(super) fn write(spec: &Spec, sealing: Option<&Env>, partition: u32, written:
     let mut labels = Labels::create(spec, partition)?;
     let mut traffic = Traffic::new(spec, partition, events);
     let mut told = Draw::new(spec.seed, &format!("labels {partition}"));
-    let mut count = 0;
+    let (mut count, mut known) = (0, Known::default());
     for offset in 0..events {
         let (event, first) = traffic.next();
         let arrived = event.ts + 300_000_000;
@@ -233,7 +263,9 @@ pub(super) fn write(spec: &Spec, sealing: Option<&Env>, partition: u32, written:
             bus.pass(BUFFER)?;
         }
         if first {
-            count += labels.take(label::assertions(&mut told, event), spec.seed)?;
+            let assertions = label::assertions(&mut told, event);
+            known.count(&assertions);
+            count += labels.take(assertions, spec.seed)?;
         }
         if offset % 1_024 == 1_023 {
             written.fetch_add(1_024, Ordering::Relaxed);
@@ -244,7 +276,7 @@ pub(super) fn write(spec: &Spec, sealing: Option<&Env>, partition: u32, written:
     labels.finish()?;
     let meta = topic.join(format!("partition={partition}.meta.json"));
     std::fs::write(&meta, format!("{{\"base_offset\":{retained},\"offset_kind\":\"{KIND}\"}}\n")).map_err(at(&meta))?;
-    Ok(Written { partition, events, labels: count, sealed: archive.finish()? })
+    Ok(Written { partition, events, labels: count, sealed: archive.finish()?, known })
 }
 
 #[cfg(test)]

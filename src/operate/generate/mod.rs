@@ -29,6 +29,9 @@ const BEGIN: Instant = Instant(1_767_225_600_000_000);
 /// How long the traffic runs, in micros: thirty days, whatever the number of events.
 const SPAN: i64 = 30 * 86_400_000_000;
 
+/// The cut-off of the training intent: a month after the traffic.
+const TRAINED: Instant = Instant(BEGIN.0 + SPAN + 30 * 86_400_000_000);
+
 /// What to generate.
 #[derive(Debug, Clone)]
 pub struct Spec {
@@ -214,6 +217,57 @@ mod tests {
         assert_eq!(a, b);
         assert_eq!(a.keys().collect::<Vec<_>>(), c.keys().collect::<Vec<_>>());
         assert_ne!(a, c);
+    }
+
+    /// What became known of the events of a world until the training intent's cut-off, read from its files: how many
+    /// have a label and how many have several.
+    fn known(labels: &BTreeMap<PathBuf, Vec<u8>>, asof: &str) -> (usize, usize) {
+        let mut latest: BTreeMap<String, (String, Vec<String>)> = BTreeMap::new();
+        for (path, text) in labels.iter().filter(|(path, _)| path.starts_with("labels")) {
+            assert_eq!(path.extension().unwrap(), "jsonl");
+            for line in std::str::from_utf8(text).unwrap().lines() {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                let text = |at: &str| line.pointer(at).unwrap().as_str().unwrap().to_owned();
+                let seen = text("/observed_time");
+                // In the normal form the order of the texts is that of the instants.
+                if seen.as_str() <= asof {
+                    let (last, values) = latest.entry(text("/label_subject_key/event_id")).or_default();
+                    if seen > *last {
+                        (*last, *values) = (seen.clone(), Vec::new());
+                    }
+                    if seen == *last {
+                        values.push(text("/label_value"));
+                    }
+                }
+            }
+        }
+        let conflicts = latest.values().filter(|(_, values)| values.iter().any(|v| *v != values[0])).count();
+        (latest.len() - conflicts, conflicts)
+    }
+
+    #[test]
+    fn the_training_intent_asks_no_more_of_a_small_world_than_it_has() {
+        let (mut lowered, mut usual) = (0, 0);
+        for events in 1..=12 {
+            for seed in 0..40 {
+                let dir = tempfile::tempdir().unwrap();
+                let spec =
+                    Spec { events, partitions: events.min(4) as u32, seed, archived: false, columns: false, out: dir.path().join("w") };
+                World::prepare(spec).unwrap().write(None, &AtomicU64::new(0)).unwrap();
+                let files = bytes(&dir.path().join("w"));
+                let train: serde_json::Value = serde_json::from_slice(&files[Path::new("intents/train.json")]).unwrap();
+                let (resolved, conflicts) = known(&files, train["label_basis"]["label_asof_utc"].as_str().unwrap());
+                let policy = &train["filters"]["label_coverage_policy"];
+                let least = policy["min_coverage_by_label_type"][label::TYPE].as_f64().unwrap();
+                let most = policy["max_conflict_ratio"].as_f64().unwrap();
+                let share = |n: usize| n as f64 / events as f64;
+                assert!(share(resolved) >= least && share(conflicts) <= most, "{events} events, seed {seed}: {resolved} and {conflicts}");
+                assert!((least - 0.9).abs() < 1e-9 || share(resolved) < 0.9, "{events} events, seed {seed}: {least}");
+                assert!((most - 0.05).abs() < 1e-9 || share(conflicts) > 0.05, "{events} events, seed {seed}: {most}");
+                *(if least < 0.9 { &mut lowered } else { &mut usual }) += 1;
+            }
+        }
+        assert!(lowered > 40 && usual > 200, "{lowered} {usual}");
     }
 
     #[test]

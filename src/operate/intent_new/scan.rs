@@ -6,13 +6,13 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
-use super::{Selectors, folders};
+use super::Selectors;
+use crate::contract::Offset;
 use crate::contract::intent::{Lane, OffsetRange, Slice};
-use crate::contract::{Offset, OffsetKind, ReasonCode, path_safe};
 use crate::pipeline::gate::{Env, Phase, Refusal};
 use crate::pipeline::{parallel, run};
 use crate::source::labels::{self, LabelQuery, Stamp};
-use crate::source::{Decoder, Delivery, Needs, ReadScope};
+use crate::source::{Decoder, Delivery, FileBus, Needs, ReadScope, lanes_below};
 use crate::store::Ref;
 use crate::time::Instant;
 
@@ -78,7 +78,7 @@ pub(super) fn lanes(env: &Env, run: &str, selectors: &Selectors) -> Result<Vec<L
     let mut items = Vec::new();
     for (lane_at, lane) in lanes.iter().enumerate() {
         for (log_at, log) in logs.iter().enumerate() {
-            let chunks = log.chunks(lane, &[everything(lane.kind)]).map_err(|e| Refusal::of_source(PHASE, &e))?;
+            let chunks = log.chunks(lane, &[lane.kind.everything()]).map_err(|e| Refusal::of_source(PHASE, &e))?;
             items.extend(chunks.into_iter().map(|chunk| (lane_at, log_at, chunk)));
         }
     }
@@ -92,7 +92,7 @@ pub(super) fn lanes(env: &Env, run: &str, selectors: &Selectors) -> Result<Vec<L
         |decoder, index| {
             let Some((lane_at, log_at, chunk)) = items.get(index) else { return Ok(()) };
             let (Some(lane), Some(log)) = (lanes.get(*lane_at), logs.get(*log_at)) else { return Ok(()) };
-            let ranges = [everything(lane.kind)];
+            let ranges = [lane.kind.everything()];
             let scope = ReadScope { platform_run_id: run, lane, ranges: &ranges, verify: false, needs: Needs::Fields(&[]) };
             let mut mine = LaneFound::new(lane.clone());
             let source = log.source().as_str();
@@ -116,55 +116,14 @@ pub(super) fn lanes(env: &Env, run: &str, selectors: &Selectors) -> Result<Vec<L
     Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Every offset that a kind may have.
-fn everything(kind: OffsetKind) -> OffsetRange {
-    let digits = if kind.dense() { i64::MAX.to_string() } else { "9".repeat(56) };
-    OffsetRange { start: Offset::default(), end: Offset::parse(&digits).unwrap_or_default() }
-}
-
 /// The partitions that archive, sealed segments and bus have folders or files for.
 fn held(env: &Env, run: &str) -> Result<BTreeSet<Lane>, Refusal> {
-    let mut lanes = BTreeSet::new();
+    let bus = FileBus::open(&env.config.path("bus")).map_err(|e| Refusal::of_store(PHASE, &e))?;
+    let mut lanes = bus.lanes().map_err(|e| Refusal::of_source(PHASE, &e))?;
     for folder in [Ref::of(&[run, "archive", "events"]), Ref::of(&[run, "ofs", "sealed"])] {
-        for (at, _) in env.store.list(&folder).map_err(|e| Refusal::of_store(PHASE, &e))? {
-            let mut parts = at.as_str().strip_prefix(folder.as_str()).unwrap_or_default().split('/').skip(1);
-            let mut part = |name: &str| parts.next().and_then(|p| p.strip_prefix(name)).map(str::to_owned);
-            let (topic, partition, kind) = (part("topic="), part("partition="), part("offset_kind="));
-            let partition = partition.and_then(|p| p.parse().ok()).filter(|p| *p >= 0);
-            if let (Some(topic), Some(partition), Some(kind)) = (topic, partition, kind.as_deref().and_then(OffsetKind::parse)) {
-                lanes.insert(Lane { topic, partition, kind });
-            }
-        }
-    }
-    let bus = env.config.path("bus");
-    for topic in folders(&bus).into_iter().filter(|t| path_safe(t)) {
-        for entry in std::fs::read_dir(bus.join(&topic)).into_iter().flatten().flatten() {
-            let name = entry.file_name().into_string().unwrap_or_default();
-            let partition = name.strip_prefix("partition=").and_then(|n| n.strip_suffix(".jsonl")).and_then(|n| n.parse().ok());
-            if let Some(partition) = partition.filter(|p| *p >= 0) {
-                let kind = bus_kind(&entry.path().with_extension("meta.json"))?;
-                lanes.insert(Lane { topic: topic.clone(), partition, kind });
-            }
-        }
+        lanes.extend(lanes_below(env.store.as_ref(), &folder).map_err(|e| Refusal::of_store(PHASE, &e))?);
     }
     Ok(lanes)
-}
-
-/// The offset kind that a partition of the bus is served under.
-fn bus_kind(meta: &std::path::Path) -> Result<OffsetKind, Refusal> {
-    let fail = |what: String| Refusal::new(ReasonCode::SourceIo, PHASE, format!("{}: {what}", meta.display()));
-    match std::fs::read(meta) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(OffsetKind::FileLine),
-        Err(e) => Err(fail(e.to_string())),
-        Ok(bytes) => {
-            let value: Value = serde_json::from_slice(&bytes).map_err(|e| fail(e.to_string()))?;
-            match value.get("offset_kind").map(|k| k.as_str().and_then(OffsetKind::parse)) {
-                None => Ok(OffsetKind::FileLine),
-                Some(Some(kind)) => Ok(kind),
-                Some(None) => Err(fail("an unknown offset kind".into())),
-            }
-        }
-    }
 }
 
 /// What the timeline holds of a label type.

@@ -18,7 +18,7 @@ use crate::operate::scenario::{Step, Verb};
 use crate::operate::seal;
 use crate::pipeline::Refusal;
 use crate::pipeline::admit::Supersession;
-use crate::pipeline::gate::Env;
+use crate::pipeline::gate::{Env, outside_of_runs};
 use crate::pipeline::progress::Progress;
 use crate::pipeline::run::{self, Gatekeeper, Host, Request, RunResult, StopSignal, Unattended};
 use crate::prove;
@@ -160,7 +160,7 @@ pub(super) fn open_up(pad: &Scratchpad, fault: &Fault, clock: &Arc<dyn Clock>) -
         config: Arc::new(config),
         cancel: CancellationToken::new(),
         progress: Arc::new(Progress::default()),
-        attempt: format!("p{}", std::process::id()),
+        attempt: outside_of_runs(clock.now()),
         audit: Arc::new(Unrecorded),
     };
     let host = Host { ledger: Arc::new(ledger), clock: clock.clone(), owner: fault.owner(), signal: StopSignal::default() };

@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use super::attest::Attestation;
 use super::census::{self, Known, RECORD, Side, Window};
 use super::shelf::{Place, RawLines, Shelf, grow};
-use super::{LaneSealed, Outcome, PHASE, everything, internal};
+use super::{LaneSealed, Outcome, PHASE, internal};
 use crate::contract::Offset;
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::engine::EngineError;
@@ -68,7 +68,7 @@ pub(super) fn seal(task: &Task<'_>) -> Result<LaneSealed, Refusal> {
     let source = |e| Refusal::of_source(PHASE, &e);
     let archive = Archive::new(task.env.store.clone(), task.run).beside(task.index.clone());
     let segments = task.index.lane(task.lane).map_err(source)?;
-    let chunks = archive.chunks(task.lane, &[everything(task.lane.kind)]).map_err(source)?;
+    let chunks = archive.chunks(task.lane, &[task.lane.kind.everything()]).map_err(source)?;
     let attestations: Vec<&Attestation> = task.attestations.iter().filter(|a| a.lane() == *task.lane && !settled(&segments, a)).collect();
     let done = |outcome, unreadable| LaneSealed { lane: task.lane.clone(), outcome, segments: Vec::new(), unreadable, refusal: None };
     if attestations.is_empty() && (chunks.is_empty() || !task.lane.kind.dense()) {
@@ -98,7 +98,7 @@ impl Pending<'_> {
     /// Reads every pending record once.
     fn pass(&mut self, verify: bool, take: &mut TakeRaw<'_>) -> Result<(), Refusal> {
         let Pending { task, archive, chunks, files, unreadable, refusal, .. } = self;
-        let all = [everything(task.lane.kind)];
+        let all = [task.lane.kind.everything()];
         let scope = ReadScope { platform_run_id: task.run, lane: task.lane, ranges: &all, verify, needs: Needs::Envelope };
         let mut decoder = Decoder::new();
         for chunk in chunks.iter() {
@@ -221,8 +221,8 @@ impl Pending<'_> {
 
 /// A thread's share of the memory that a kind of rows may hold.
 fn share(task: &Task<'_>, kind: Waiting) -> Arc<Budget> {
-    let threads = task.env.config.threads().max(1) as u64;
-    Arc::new(Budget::new(task.work.budget(kind).limit() / threads))
+    let workers = task.env.config.workers() as u64;
+    Arc::new(Budget::new(task.work.budget(kind).limit() / workers))
 }
 
 /// Offsets on their way into the census.

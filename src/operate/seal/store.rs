@@ -26,10 +26,11 @@ fn stands(at: &Ref, what: &str) -> Refusal {
     Refusal::of_source(PHASE, &error)
 }
 
-/// The one staging name of a lane: what a killed process left under it is replaced.
-pub(super) fn staging(run: &str, lane: &Lane) -> Ref {
+/// Where a segment of a lane waits until it is whole: a name of this attempt alone, for two may seal one lane at once.
+/// What a killed process left is listed by `ofs doctor`.
+fn staging(env: &Env, run: &str, lane: &Lane) -> Ref {
     let name = blake3::hash(format!("{}/{}/{}", lane.topic, lane.partition, lane.kind).as_bytes()).to_hex();
-    Ref::of(&[run, "ofs", "staging", "seal", name.get(..16).unwrap_or_default()])
+    Ref::of(&[run, "ofs", "staging", &format!("seal-{}", env.attempt), name.get(..16).unwrap_or_default()])
 }
 
 /// Stores a segment.
@@ -37,7 +38,7 @@ pub(super) fn staging(run: &str, lane: &Lane) -> Ref {
 /// # Errors
 /// `SEALED_SEGMENT_INVALID` where another file or sidecar of its name stands; the store's.
 pub(super) fn put(env: &Env, run: &str, lane: &Lane, ready: Ready, raw_files: Vec<RawFile>) -> Result<Written, Refusal> {
-    let (folder, name, staged) = (sealed::folder(run, lane), stem(ready.range), staging(run, lane));
+    let (folder, name, staged) = (sealed::folder(run, lane), stem(ready.range), staging(env, run, lane));
     let file = folder.join(&format!("{name}.parquet"));
     let (bytes, blake3) = (ready.encoded.bytes.len() as u64, blake3::hash(&ready.encoded.bytes).to_hex().to_string());
     stage(env, &staged, &ready.encoded.bytes).map_err(|e| store(&e))?;

@@ -2,6 +2,7 @@
 //! digested and written by one worker while the merge goes on.
 
 use std::sync::Arc;
+use std::thread::Builder;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray};
 use arrow::buffer::{Buffer, OffsetBuffer};
@@ -9,6 +10,7 @@ use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::{PHASE, PartFile, TS_COLUMN, dataset_schema, output};
+use crate::contract::ReasonCode;
 use crate::contract::intent::Lane;
 use crate::digest::push_hex;
 use crate::engine::EngineError;
@@ -66,22 +68,26 @@ pub(super) fn write(labelled: &Labelled, env: &Env, merged: Merged) -> Result<Wr
         staging: labelled.pinned().staging_ref(),
     };
     let row = encoded_width(&schema);
-    let workers = writers(env.config.memory(), env.config.threads(), part_bytes(row, PART_ROWS));
+    let workers = writers(env.config.memory(), env.config.workers(), part_bytes(row, PART_ROWS));
     let queue = queued(env.config.memory(), row);
     let mut collected = Collected { parts: InOrder::new(), files: Vec::new(), tree: Tree::new(), refusal: None };
     std::thread::scope(|scope| -> Result<(), Refusal> {
         let (jobs, queue_of_jobs) = bounded::<Job>(0);
         let (results, finished) = unbounded::<Finished>();
-        for _ in 0..workers {
+        let hired = parallel::hire(scope, workers, Builder::new, || {
             let (queue_of_jobs, results, layout) = (queue_of_jobs.clone(), results.clone(), &layout);
-            scope.spawn(move || work(layout, &queue_of_jobs, &results));
-        }
+            move || work(layout, &queue_of_jobs, &results)
+        });
         drop((queue_of_jobs, results));
+        if hired.is_empty() {
+            return Err(Refusal::new(ReasonCode::ThreadUnavailable, PHASE, "no thread to write parts while their rows are merged"));
+        }
         let fed = feed(env, merged, &jobs, &finished, queue, &mut collected);
         drop(jobs);
         for done in &finished {
             collected.take(done);
         }
+        parallel::join(hired);
         fed
     })?;
     if let Some((_, refusal)) = collected.refusal {
@@ -212,9 +218,7 @@ impl Layout<'_> {
     fn part(&self, index: usize, rows: &Receiver<RecordBatch>) -> Result<(PartFile, Vec<Hash>), Refusal> {
         let engine = |e: EngineError| match e {
             // The sink is the store's staging, so what fails there is the store.
-            EngineError::Scratch { message, .. } => {
-                Refusal::new(crate::contract::ReasonCode::StoreIo, PHASE, format!("staging: {message}"))
-            }
+            EngineError::Scratch { message, .. } => Refusal::new(ReasonCode::StoreIo, PHASE, format!("staging: {message}")),
             other => Refusal::of_engine(PHASE, &other),
         };
         let path = format!("part-{index:05}.parquet");

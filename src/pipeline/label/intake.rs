@@ -21,6 +21,7 @@ use crate::pipeline::parallel;
 use crate::pipeline::pin::Pinned;
 use crate::pipeline::replay::{Waiting, Work};
 use crate::source::labels::{Assertion, LabelQuery, LabelTimeline, Stamp};
+use crate::text::clip;
 use crate::time::{EffectiveTime, Instant, ObservedTime};
 
 /// Bytes of a duplicate-check record: id digest, content digest, known at the cut-off.
@@ -47,6 +48,11 @@ pub(super) const OBSERVED_DIFFERS: i32 = 2;
 /// The effective time is not an instant.
 pub(super) const EFFECTIVE_BAD: i32 = 4;
 
+/// The store cannot be trusted about it; why stands where the value outside the vocabulary would.
+pub(super) const FAULTY: i32 = 8;
+/// Most characters of that.
+const MAX_FAULT: usize = 200;
+
 /// The store as this attempt found it (O091).
 #[derive(Debug, Clone)]
 pub(super) struct State {
@@ -62,7 +68,7 @@ pub(super) const OUTSIDE: i32 = -1;
 #[derive(Debug)]
 pub(super) struct Assertions {
     pub(super) spool: Spool,
-    /// Digests of assertion ids that stand for two contents.
+    /// Digests of assertion ids that stand for two contents, both known at the cut-off.
     pub(super) inconsistent: HashSet<[u8; 16]>,
     pub(super) state: State,
 }
@@ -172,12 +178,18 @@ impl<'i> Intake<'i> {
         if effective.is_some_and(|e| e.is_none()) {
             flags |= EFFECTIVE_BAD;
         }
+        if assertion.fault.is_some() {
+            flags |= FAULTY;
+        }
         self.event_id.append_value(assertion.event_id);
         self.label_type.append_value(label_type as i32);
         self.assertion.append_value(assertion.id);
         let value = assertion.value.and_then(|value| values.binary_search_by(|v| v.as_str().cmp(value)).ok());
         self.value.append_value(value.map_or(OUTSIDE, |at| at as i32));
-        self.other_value.append_option(assertion.value.filter(|_| value.is_none()));
+        match assertion.fault {
+            Some(fault) => self.other_value.append_value(clip(fault, MAX_FAULT)),
+            None => self.other_value.append_option(assertion.value.filter(|_| value.is_none())),
+        }
         self.observed.append_option(observed.map(|o| o.0.0));
         self.embedded.append_option(embedded.flatten().map(|o| o.0.0));
         self.flags.append_value(flags);
@@ -250,6 +262,10 @@ fn push_texts(assertion: &Assertion<'_>, stamps: &Stamps, texts: &mut Texts) {
         }
     }
     stated(b'+', assertion.payload_hash.map(str::as_bytes), out);
+    // Only where there is one, so that a store without has the digest that it always had.
+    if let Some(fault) = assertion.fault {
+        stated(b'!', Some(fault.as_bytes()), out);
+    }
     texts.end_of_blocks();
 }
 
@@ -304,7 +320,8 @@ pub(super) fn read(pinned: &Pinned, env: &Env, timeline: &dyn LabelTimeline, wor
     Ok(Assertions { spool, inconsistent, state })
 }
 
-/// One id, two contents: the store cannot be trusted about whatever that id says.
+/// One id, two contents that were both known: the store cannot be trusted about whatever that id says. What was observed
+/// later is none of this build's knowledge, and an id that is used again then may not break a rerun.
 fn check_ids(ids: &Sorter<RECORD>, assertions: u64) -> Result<(HashSet<[u8; 16]>, State), Refusal> {
     let engine = |e: EngineError| Refusal::of_engine(PHASE, &e);
     let mut inconsistent = HashSet::new();
@@ -313,7 +330,7 @@ fn check_ids(ids: &Sorter<RECORD>, assertions: u64) -> Result<(HashSet<[u8; 16]>
     let mut last: Option<[u8; RECORD]> = None;
     for record in ids.finish().map_err(engine)? {
         let record = record.map_err(engine)?;
-        if last == Some(record) {
+        if record.last() != Some(&1) || last == Some(record) {
             continue;
         }
         if let (Some((id, _)), Some((before, _))) =
@@ -326,10 +343,8 @@ fn check_ids(ids: &Sorter<RECORD>, assertions: u64) -> Result<(HashSet<[u8; 16]>
                 return Err(Refusal::new(ReasonCode::LabelTimelineInconsistent, PHASE, message));
             }
         }
-        if record.last() == Some(&1) {
-            known += 1;
-            digest.push(&record);
-        }
+        known += 1;
+        digest.push(&record);
         last = Some(record);
     }
     Ok((inconsistent, State { assertions, known, digest: digest.digest().to_hex().to_string() }))

@@ -12,12 +12,12 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::{Int32Type, Int64Type};
 use serde_json::{Value, json};
 
-use super::intake::{Assertions, EFFECTIVE_BAD, OBSERVED_BAD, OBSERVED_DIFFERS, OUTSIDE, column, id_digest};
+use super::intake::{Assertions, EFFECTIVE_BAD, FAULTY, OBSERVED_BAD, OBSERVED_DIFFERS, OUTSIDE, column, id_digest};
 use super::{KEPT, PHASE, decision_schema, maturity_cutoff};
 use crate::contract::ReasonCode;
 use crate::digest::pieces::Pieces;
 use crate::engine::EngineError;
-use crate::engine::merge::Offsets;
+use crate::engine::offsets::Offsets;
 use crate::engine::order::{by_text, find};
 use crate::engine::spool::Spool;
 use crate::pipeline::gate::Refusal;
@@ -416,9 +416,9 @@ impl<'d> Decide<'d> {
         let mut contradicted = false;
         let mut previous = None;
         for row in mine {
-            // The same assertion twice, word for word, is one assertion.
-            if previous.replace(claims.assertion.value(row)) == Some(claims.assertion.value(row)) && self.assertions.inconsistent.is_empty()
-            {
+            // The same assertion twice, word for word, is one assertion. Its id may have been used again later.
+            let said = (claims.assertion.value(row), claims.observed.is_valid(row).then(|| claims.observed.value(row)));
+            if previous.replace(said) == Some(said) && self.assertions.inconsistent.is_empty() {
                 continue;
             }
             if !self.trusted(claims, row, label_type, outcome) {
@@ -462,7 +462,15 @@ impl<'d> Decide<'d> {
                 format!("its column says observed {}, the assertion itself {}", says(observed), says(own)),
                 own,
             )
-        } else if !self.assertions.inconsistent.is_empty() && self.assertions.inconsistent.contains(&id_digest(claims.assertion.value(row)))
+        } else if flags & FAULTY != 0 {
+            // Of what was observed later nothing is taken, so nothing in it can be wrong.
+            if observed.is_some() && !known {
+                return true;
+            }
+            (ReasonCode::LabelTimelineInconsistent, claims.other_value.value(row).to_owned(), observed)
+        } else if known
+            && !self.assertions.inconsistent.is_empty()
+            && self.assertions.inconsistent.contains(&id_digest(claims.assertion.value(row)))
         {
             (ReasonCode::LabelTimelineInconsistent, "this assertion id stands for two contents".to_owned(), observed)
         } else if flags & OBSERVED_BAD != 0 {

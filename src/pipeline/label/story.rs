@@ -115,6 +115,8 @@ impl Claim {
         };
         let fault = if assertion.embedded_observed.is_some_and(|own| own.instant() != observed) {
             Some("its column and the assertion itself say different observed times")
+        } else if let Some(fault) = assertion.fault {
+            Some(fault).filter(|_| known || observed.is_none())
         } else if observed.is_none() {
             Some("its observed_time is not an RFC 3339 instant")
         } else if known && assertion.effective.is_some_and(|t| t.instant().is_none()) {
@@ -133,6 +135,7 @@ impl Claim {
             stamp(assertion.observed),
             stamp(assertion.embedded_observed),
             own(assertion.payload_hash),
+            own(assertion.fault),
         ];
         let told = Considered {
             label_type: assertion.label_type.to_owned(),
@@ -285,6 +288,7 @@ mod tests {
             effective: None,
             observed: Some(Stamp::Text(observed)),
             embedded_observed: None,
+            fault: None,
             payload_hash: None,
         };
         Claim::of(assertion, &question)

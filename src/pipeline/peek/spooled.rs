@@ -9,7 +9,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use super::{Best, Look, MAX_SCAN, Peek, Peeked, Question, cell, nothing_there};
 use crate::contract::Offset;
 use crate::engine::EngineError;
-use crate::engine::merge::Offsets;
+use crate::engine::offsets::Offsets;
 use crate::engine::spool::Spool;
 use crate::pipeline::gate::{Env, Phase, Refusal};
 use crate::pipeline::label::{Labelled, STATUS, decision_columns};

@@ -13,9 +13,10 @@ use super::{FieldSpec, NO_KEY, Projection};
 use crate::contract::Offset;
 use crate::contract::profile::FieldType;
 use crate::engine::EngineError;
+use crate::engine::offsets::Offsets;
 use crate::engine::shard::shard_of;
 use crate::engine::spool::{Spool, full};
-use crate::source::{Columns, EventRecord, Field as Found, FieldValues, Offsets, equals};
+use crate::source::{Columns, EventRecord, Field as Found, FieldValues, equals};
 
 /// A payload value that does not fit its declared type; the first in canonical place order is reported.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

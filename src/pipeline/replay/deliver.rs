@@ -1,5 +1,6 @@
 //! One pass over the records of both sides: events to their shards, every offset to the proof of its lane.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +13,7 @@ use crate::engine::EngineError;
 use crate::engine::spool::Spool;
 use crate::pipeline::gate::{Env, Refusal};
 use crate::pipeline::parallel;
-use crate::pipeline::pin::Pinned;
+use crate::pipeline::pin::{Pinned, verifies_hashes};
 use crate::pipeline::projection::{Gatherer, Projection, ValueFault};
 use crate::pipeline::totals::{Taker, Tap};
 use crate::source::{Columns, Decoder, Delivery, EventLog, Fault, Handed, Needs, ReadScope, Source};
@@ -20,7 +21,7 @@ use crate::source::{Columns, Decoder, Delivery, EventLog, Fault, Handed, Needs, 
 /// Records between two reports of progress.
 const REPORT: u64 = 1_024;
 /// Proof records that a thread gathers before it hands them over.
-const GATHER: usize = 16_384;
+pub(super) const GATHER: usize = 16_384;
 
 /// A fault with the lane and side it was found on, in the order in which faults are reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,9 @@ pub(super) struct Found {
     pub(super) fault: Fault,
 }
 
+/// Records that cannot be read, and say no offset, that are told by their places.
+const KEPT_UNPLACED: usize = 20;
+
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     pub(super) kept: Vec<Found>,
@@ -37,11 +41,13 @@ pub(super) struct Faults {
     pub(super) unplaced: u64,
     pub(super) unplaced_sample: Vec<Fault>,
     pub(super) bus_unreadable: u64,
+    by_lane: BTreeMap<usize, u64>,
 }
 
 impl Faults {
     fn push(&mut self, found: Found) {
         self.total += 1;
+        *self.by_lane.entry(found.lane).or_default() += 1;
         self.kept.push(found);
         if self.kept.len() >= 2 * KEPT_FAULTS {
             self.trim();
@@ -54,14 +60,37 @@ impl Faults {
         self.kept.truncate(KEPT_FAULTS);
     }
 
+    /// A record that cannot be read and does not say which offset it is. Which of many are told depends on their
+    /// places alone.
+    fn push_unplaced(&mut self, fault: Fault) {
+        self.unplaced += 1;
+        self.unplaced_sample.push(fault);
+        if self.unplaced_sample.len() >= 2 * KEPT_UNPLACED {
+            self.trim_unplaced();
+        }
+    }
+
+    /// Of one file, the line with the shorter number comes first.
+    fn trim_unplaced(&mut self) {
+        self.unplaced_sample.sort_by(|a, b| (a.place.len(), &a.place).cmp(&(b.place.len(), &b.place)));
+        self.unplaced_sample.truncate(KEPT_UNPLACED);
+    }
+
+    /// How many there are on a lane, kept or not.
+    pub(super) fn of_lane(&self, lane: usize) -> u64 {
+        self.by_lane.get(&lane).copied().unwrap_or(0)
+    }
+
     pub(super) fn merge(&mut self, other: Faults) {
         self.total += other.total;
+        for (lane, count) in other.by_lane {
+            *self.by_lane.entry(lane).or_default() += count;
+        }
         self.unplaced += other.unplaced;
         self.bus_unreadable += other.bus_unreadable;
         self.kept.extend(other.kept);
         self.unplaced_sample.extend(other.unplaced_sample);
-        self.unplaced_sample.sort_by(|a, b| a.place.cmp(&b.place));
-        self.unplaced_sample.truncate(20);
+        self.trim_unplaced();
         self.trim();
     }
 }
@@ -96,7 +125,7 @@ pub(super) fn deliver(
     items: &[Item],
     (projection, events, subjects, tap): (&Projection, &Spool, &Spool, Option<&Tap>),
 ) -> Result<Totals, Refusal> {
-    let verify = env.config.flag("replay", "verify_payload_hashes");
+    let verify = verifies_hashes(pinned.intent(), env);
     let fields = projection.wanted();
     // What the online plane totals is not in columns.
     let needs = if tap.is_some() { Needs::Envelope } else { Needs::Fields(&fields) };
@@ -159,9 +188,7 @@ impl Worker<'_> {
                     return ControlFlow::Break(());
                 }
             }
-            let records = &mut self.rows.records;
-            let full = if records.len() >= GATHER { input.sorter.push(std::mem::take(records)) } else { Ok(()) };
-            match step.and(full) {
+            match step.and(hand_over(&mut self.rows.records, input)) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(error) => {
                     failed = Some(error);
@@ -177,6 +204,11 @@ impl Worker<'_> {
         }
         input.sorter.push(std::mem::take(&mut self.rows.records)).map_err(engine)
     }
+}
+
+/// Hands proof records over to their lane once [`GATHER`] wait: a piece may hold more than there is memory for.
+pub(super) fn hand_over(records: &mut Vec<[u8; RECORD]>, input: &LaneInput) -> Result<(), EngineError> {
+    if records.len() < GATHER { Ok(()) } else { input.sorter.push(std::mem::take(records)) }
 }
 
 /// Where a piece lies, and what is asked of it.
@@ -234,12 +266,7 @@ impl Delivered<'_> {
 /// unreadable on the bus, where the archive may still have the offset; else unplaced and counted.
 pub(super) fn place_fault(faults: &mut Faults, records: &mut Vec<[u8; RECORD]>, found: Found, scope: ReadScope<'_>) {
     match found.fault.offset {
-        None => {
-            faults.unplaced += 1;
-            if faults.unplaced_sample.len() < 20 {
-                faults.unplaced_sample.push(found.fault);
-            }
-        }
+        None => faults.push_unplaced(found.fault),
         Some(offset) if !scope.wants(offset) => {}
         Some(offset) if found.source == Source::Bus && found.fault.code != ReasonCode::PayloadHashMismatch => {
             faults.bus_unreadable += 1;

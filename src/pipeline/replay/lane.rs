@@ -2,20 +2,19 @@
 
 use serde_json::{Value, json};
 
+use super::gaps::{Account, Cause, Gaps, KEPT};
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::contract::{Offset, OffsetKind, ReasonCode};
 use crate::digest::hex;
 use crate::digest::pieces::Pieces;
 use crate::engine::EngineError;
-use crate::engine::interval::{RangeSet, total};
+use crate::engine::interval::total;
 use crate::engine::sorter::Merge;
 use crate::source::Source;
 use crate::source::sealed::contains;
 
 /// Bytes of a proof record: offset, source, kind, hash.
 pub(super) const RECORD: usize = 24 + 1 + 1 + 32;
-/// Conflicts and unreadable offsets kept for evidence.
-const KEPT: usize = 1_000;
 /// Ranges by source that a receipt lists; the counts are complete in any case.
 const SERVED: usize = 1_000;
 
@@ -78,45 +77,6 @@ fn parse(record: &[u8; RECORD]) -> Option<Record> {
     })
 }
 
-/// Why a range was not delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
-    BelowRetention,
-    AbsentFromArchive,
-    BeyondEnd,
-    UnreadableRecord,
-    SparseUnattested,
-}
-
-impl Cause {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Cause::BelowRetention => "BELOW_RETENTION",
-            Cause::AbsentFromArchive => "ABSENT_FROM_ARCHIVE",
-            Cause::BeyondEnd => "BEYOND_END",
-            Cause::UnreadableRecord => "UNREADABLE_RECORD",
-            Cause::SparseUnattested => "SPARSE_UNATTESTED",
-        }
-    }
-
-    pub(super) fn words(self) -> &'static str {
-        match self {
-            Cause::BelowRetention => "below the bus's retention and absent from the archive",
-            Cause::AbsentFromArchive => "absent from the archive and not on the bus",
-            Cause::BeyondEnd => "beyond the last record of bus and archive",
-            Cause::UnreadableRecord => "an unreadable record on the bus, absent from the archive",
-            Cause::SparseUnattested => "a sparse offset kind without a sealed or attested range",
-        }
-    }
-}
-
-/// A range that was not delivered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Gap {
-    pub(super) range: OffsetRange,
-    pub(super) cause: Cause,
-}
-
 /// An offset that was delivered with two contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Conflict {
@@ -134,7 +94,7 @@ pub(super) struct LaneProof {
     pub(super) unselected: u64,
     /// Digest over (offset, hash) of those, in order.
     pub(super) digest: String,
-    pub(super) gaps: Vec<Gap>,
+    pub(super) gaps: Gaps,
     pub(super) conflicts: Vec<Conflict>,
     pub(super) conflict_total: u64,
     pub(super) unreadable: Vec<Offset>,
@@ -250,7 +210,7 @@ pub(super) struct Wanted<'w> {
 /// Reads a lane's records in order and proves what they cover.
 pub(super) fn prove(records: Merge<RECORD>, wanted: Wanted<'_>) -> Result<LaneProof, EngineError> {
     let mut proof = LaneProof::default();
-    let mut covered = RangeSet::new();
+    let mut account = Account::open(wanted.kind, wanted.ranges, wanted.attested, wanted.retained_from);
     let mut digest = Pieces::new();
     let mut current: Option<(Offset, Group)> = None;
     for record in records {
@@ -259,7 +219,7 @@ pub(super) fn prove(records: Merge<RECORD>, wanted: Wanted<'_>) -> Result<LanePr
             Some((offset, group)) if *offset == record.offset => group.add(&record),
             _ => {
                 if let Some((offset, group)) = current.take() {
-                    proof.close(offset, group, wanted.attested, &mut covered, &mut digest);
+                    proof.close(offset, group, wanted.attested, &mut account, &mut digest);
                 }
                 let mut group = Group::default();
                 group.add(&record);
@@ -268,21 +228,16 @@ pub(super) fn prove(records: Merge<RECORD>, wanted: Wanted<'_>) -> Result<LanePr
         }
     }
     if let Some((offset, group)) = current {
-        proof.close(offset, group, wanted.attested, &mut covered, &mut digest);
+        proof.close(offset, group, wanted.attested, &mut account, &mut digest);
     }
     proof.digest = digest.digest().to_hex().to_string();
-    let end = covered.ranges().last().map(|r| r.end);
-    // What was not delivered is none where that is attested.
-    let missing = RangeSet::of(wanted.attested).missing_from(&covered.missing_from(wanted.ranges));
-    proof.covered = total(wanted.ranges).above(total(&missing));
-    for range in missing {
-        split_gap(range, wanted.kind, wanted.retained_from, end, &proof.unreadable, &mut proof.gaps);
-    }
+    proof.gaps = account.close();
+    proof.covered = total(wanted.ranges).above(proof.gaps.total().offsets);
     Ok(proof)
 }
 
 impl LaneProof {
-    fn close(&mut self, offset: Offset, mut group: Group, attested: &[OffsetRange], covered: &mut RangeSet, digest: &mut Pieces) {
+    fn close(&mut self, offset: Offset, mut group: Group, attested: &[OffsetRange], account: &mut Account, digest: &mut Pieces) {
         self.both += u64::from(group.truth().is_some() && group.bus.is_some());
         let conflict = group.conflict(!attested.is_empty() && contains(attested, offset));
         if let Some((code, message)) = conflict {
@@ -299,13 +254,14 @@ impl LaneProof {
                 if self.unreadable.len() < KEPT {
                     self.unreadable.push(offset);
                 }
+                account.unreadable(offset);
                 return;
             }
         };
         if group.unreadable && self.unreadable.len() < KEPT {
             self.unreadable.push(offset);
         }
-        covered.push(offset);
+        account.covered(offset);
         match source {
             Source::Bus => self.bus += 1,
             Source::Archive | Source::Sealed => self.archive += 1,
@@ -335,10 +291,13 @@ impl LaneProof {
         }
     }
 
-    /// Whether the lane can be complete, and by what (O069).
-    pub(super) fn feasible(&self, lane: &Lane, ranges: &[OffsetRange], retained_from: Option<Offset>) -> Value {
-        let cause = |cause: Cause| self.gaps.iter().any(|g| g.cause == cause);
-        let outcome = if self.gaps.is_empty() {
+    /// Whether the lane can be complete, and by what (O069). A build refuses the `unusable` records before it looks for
+    /// gaps, even where another side has their offsets.
+    pub(super) fn feasible(&self, lane: &Lane, ranges: &[OffsetRange], retained_from: Option<Offset>, unusable: u64) -> Value {
+        let cause = |cause: Cause| self.gaps.of(cause).ranges > 0;
+        let outcome = if unusable > 0 {
+            "INFEASIBLE_ARCHIVE_GAP"
+        } else if self.gaps.none() {
             if self.archive == 0 { "FEASIBLE_EB_ONLY" } else { "FEASIBLE_REQUIRES_ARCHIVE" }
         } else if cause(Cause::SparseUnattested) {
             "UNCHECKABLE_ARCHIVE_COMPLETENESS"
@@ -347,11 +306,11 @@ impl LaneProof {
         } else {
             "INFEASIBLE_ARCHIVE_GAP"
         };
-        let missing = self.gaps.iter().fold(Offset::default(), |sum, g| sum.plus(g.range.span()));
+        let missing = self.gaps.total();
         json!({
             "topic": lane.topic, "partition": lane.partition, "offset_kind": lane.kind, "feasibility": outcome, "required_offsets": big(total(ranges)),
-            "on_archive": self.archive, "on_sealed": self.sealed, "on_bus": self.bus + self.both, "missing_offsets": big(missing), "bus_retained_from": retained_from,
-            "missing_ranges": self.gaps.iter().map(|g| json!({"start_offset": g.range.start, "end_offset": g.range.end, "cause": g.cause.as_str()})).collect::<Vec<_>>(),
+            "on_archive": self.archive, "on_sealed": self.sealed, "on_bus": self.bus + self.both, "missing_offsets": big(missing.offsets), "bus_retained_from": retained_from,
+            "missing_ranges": self.gaps.listed(), "missing_ranges_total": missing.ranges, "missing_by_cause": self.gaps.told_by_cause(), "unusable_records": unusable,
         })
     }
 
@@ -367,69 +326,29 @@ impl LaneProof {
             _ => "ARCHIVE_THEN_EB",
         };
         let required = total(ranges);
-        let missing = self.gaps.iter().fold(Offset::default(), |sum, g| sum.plus(g.range.span()));
+        let missing = self.gaps.total();
         let range = |r: &OffsetRange| json!({"start_offset": r.start, "end_offset": r.end});
-        json!({
+        let mut told = json!({
             "topic": lane.topic, "partition": lane.partition, "offset_kind": lane.kind, "requested_ranges": ranges.iter().map(range).collect::<Vec<_>>(),
-            "required_offsets": big(required), "covered_offsets": big(self.covered), "missing_offsets": big(missing), "mismatch_count": self.conflict_total,
+            "required_offsets": big(required), "covered_offsets": big(self.covered), "missing_offsets": big(missing.offsets), "mismatch_count": self.conflict_total,
             "delivered_events": self.delivered, "foreign_records": self.foreign, "served_by_archive": self.archive, "served_by_sealed": self.sealed, "served_by_bus": self.bus, "compared_on_both": self.both,
             "redelivered_offsets": self.doubled, "cutover": {"mode": mode, "cutover_offset": first_bus, "bus_retained_from": retained_from}, "ignored_files": ignored_files,
             "selected_ranges": self.served.iter().map(|(r, s)| json!({"start_offset": r.start, "end_offset": r.end, "source": s.as_str()})).collect::<Vec<_>>(),
             "selected_ranges_total": self.served_total,
-            "missing_ranges": self.gaps.iter().map(|g| json!({"start_offset": g.range.start, "end_offset": g.range.end, "cause": g.cause.as_str()})).collect::<Vec<_>>(),
-        })
+            "missing_ranges": self.gaps.listed(),
+        });
+        // The receipt of a replay without gaps stays as it always was.
+        if let Some(map) = told.as_object_mut().filter(|_| !self.gaps.none()) {
+            map.insert("missing_ranges_total".into(), json!(missing.ranges));
+            map.insert("missing_by_cause".into(), self.gaps.told_by_cause());
+        }
+        told
     }
 }
 
 /// An exact JSON number of any size.
 fn big(n: Offset) -> Value {
     crate::json::number(&n.to_string())
-}
-
-fn split_gap(
-    range: OffsetRange,
-    kind: OffsetKind,
-    retained_from: Option<Offset>,
-    end: Option<Offset>,
-    unreadable: &[Offset],
-    gaps: &mut Vec<Gap>,
-) {
-    let mut push = |start: Offset, last: Offset, cause: Cause| {
-        if start <= last {
-            gaps.push(Gap { range: OffsetRange { start, end: last }, cause });
-        }
-    };
-    if !kind.dense() {
-        return push(range.start, range.end, Cause::SparseUnattested);
-    }
-    let mut plain = |mut start: Offset, last: Offset| {
-        if let Some(base) = retained_from.filter(|b| *b > start) {
-            let stop = last.min(base.previous());
-            push(start, stop, Cause::BelowRetention);
-            start = base;
-        }
-        match end {
-            _ if start > last => {}
-            Some(end) if start <= end => push(start, last, Cause::AbsentFromArchive),
-            _ => push(start, last, Cause::BeyondEnd),
-        }
-    };
-    let mut at = range.start;
-    let mut holes = Vec::new();
-    for offset in unreadable.iter().filter(|o| range.contains(**o)) {
-        if *offset > at {
-            plain(at, offset.previous());
-        }
-        holes.push(*offset);
-        at = offset.next();
-    }
-    if at <= range.end {
-        plain(at, range.end);
-    }
-    for offset in holes {
-        push(offset, offset, Cause::UnreadableRecord);
-    }
-    gaps.sort_by_key(|g| g.range);
 }
 
 #[cfg(test)]
@@ -453,7 +372,7 @@ mod tests {
     const KAFKA: OffsetKind = OffsetKind::KafkaOffset;
 
     fn gaps(proof: &LaneProof) -> Vec<(String, &'static str)> {
-        proof.gaps.iter().map(|g| (g.range.to_string(), g.cause.as_str())).collect()
+        proof.gaps.kept.iter().map(|g| (g.range.to_string(), g.cause.as_str())).collect()
     }
 
     #[test]
@@ -464,7 +383,7 @@ mod tests {
             Some(2),
             &[(0, Archive, Event, 1), (1, Archive, Event, 2), (2, Archive, Event, 3), (2, Bus, Event, 3), (3, Bus, Event, 4)],
         );
-        assert!(proof.gaps.is_empty() && proof.conflicts.is_empty());
+        assert!(proof.gaps.none() && proof.conflicts.is_empty());
         assert_eq!((proof.delivered, proof.archive, proof.bus, proof.both), (4, 3, 1, 1));
         let archive_only =
             run(KAFKA, &[(0, 3)], None, &[(0, Archive, Event, 1), (1, Archive, Event, 2), (2, Archive, Event, 3), (3, Archive, Event, 4)]);
@@ -511,7 +430,7 @@ mod tests {
     #[test]
     fn foreign_records_cover_their_offset_and_stay_out_of_the_digest() {
         let with = run(KAFKA, &[(0, 1)], None, &[(0, Bus, Event, 1), (1, Bus, Foreign, 0)]);
-        assert!(with.gaps.is_empty());
+        assert!(with.gaps.none());
         let without = run(KAFKA, &[(0, 0)], None, &[(0, Bus, Event, 1)]);
         assert_eq!(with.digest, without.digest);
     }
@@ -521,7 +440,7 @@ mod tests {
         let records =
             [(0, Archive, Kind::Unselected, 1), (0, Bus, Kind::Unselected, 1), (1, Archive, Event, 2), (2, Bus, Kind::Unselected, 3)];
         let proof = run(KAFKA, &[(0, 2)], None, &records);
-        assert_eq!((proof.delivered, proof.unselected, proof.gaps.len(), proof.conflict_total), (3, 2, 0, 0));
+        assert_eq!((proof.delivered, proof.unselected, proof.gaps.total().ranges, proof.conflict_total), (3, 2, 0, 0));
         // Left out or not, it is proved with the rest.
         let selected = run(KAFKA, &[(0, 2)], None, &[(0, Archive, Event, 1), (1, Archive, Event, 2), (2, Bus, Event, 3)]);
         assert_eq!(proof.digest, selected.digest);
@@ -564,7 +483,7 @@ mod tests {
     #[test]
     fn sparse_kinds_are_proven_only_where_contiguous() {
         let kinesis = OffsetKind::KinesisSequence;
-        assert!(run(kinesis, &[(5, 6)], None, &[(5, Archive, Event, 1), (6, Archive, Event, 1)]).gaps.is_empty());
+        assert!(run(kinesis, &[(5, 6)], None, &[(5, Archive, Event, 1), (6, Archive, Event, 1)]).gaps.none());
         assert_eq!(
             gaps(&run(kinesis, &[(5, 9)], None, &[(5, Archive, Event, 1), (9, Archive, Event, 1)])),
             [("6-8".into(), "SPARSE_UNATTESTED")]

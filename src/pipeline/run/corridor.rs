@@ -2,17 +2,19 @@
 
 mod report;
 
+use std::thread::Builder;
+
 use serde_json::{Map, Value, json};
 
 use super::audit;
 use super::halt::Standing;
-use super::heartbeat::Heartbeat;
+use super::heartbeat::{Heartbeat, Ready};
 use super::outcome::{self, Parts, RunResult};
 use super::walk::{Facts, Keeper, Reached, Story, Untold, draft};
 use super::{GateView, Gatekeeper, Host, Verdict, done};
 use crate::contract::ReasonCode;
 use crate::contract::intent::IntentKind;
-use crate::ledger::{BACKFILL_DECLARED, End, ExecutionMode, Lease, LedgerError, RunRow, Status};
+use crate::ledger::{BACKFILL_DECLARED, End, ExecutionMode, Lease, LedgerError, Retry, RunRow, Status};
 use crate::pipeline::admit::Admitted;
 use crate::pipeline::feature::Drafted;
 use crate::pipeline::gate::{Env, Phase, Refusal, document};
@@ -47,6 +49,14 @@ impl From<LedgerError> for Stop {
     }
 }
 
+/// By what an attempt may begin.
+pub(super) enum Right<'r> {
+    /// The state of the run.
+    State(ExecutionMode),
+    /// A publish-only retry.
+    Retry(Retry<'r>),
+}
+
 /// An attempt that holds the lease.
 pub(super) struct Attempt<'a> {
     admitted: Admitted,
@@ -62,7 +72,6 @@ pub(super) struct Attempt<'a> {
     /// What the result says besides the data set: how a comparison with an anchor ended.
     findings: Map<String, Value>,
     phase_began: Instant,
-    journalled: std::sync::atomic::AtomicBool,
     /// Whether the manifest turned up after the commit had been given up.
     late: bool,
     /// Why the keeper handed the run back, if it did.
@@ -174,18 +183,26 @@ pub(super) fn rebuild(pinned: Pinned, env: &Env) -> Result<Drafted, Refusal> {
 }
 
 impl<'a> Attempt<'a> {
-    /// Takes the lease and starts the heartbeat; a live owner elsewhere is the other answer.
+    /// Takes the lease and starts the heartbeat; what there is instead, as where a live owner is elsewhere, is the
+    /// other answer.
     pub(super) fn start(
         admitted: Admitted,
         row: &RunRow,
-        mode: ExecutionMode,
+        right: Right<'_>,
         env: &Env,
         host: &'a Host,
     ) -> Result<Result<Self, Box<RunResult>>, LedgerError> {
         let seconds = env.config.launcher().lease_seconds;
         let lease_us = i64::try_from(seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
-        let lease = match host.ledger.start_after(&row.run_key, mode, Some(row.full_run_attempts), &host.owner, lease_us) {
-            Ok(lease) => lease,
+        let key = &row.run_key;
+        let ready = Ready::new(Builder::new())?;
+        let started = match right {
+            Right::State(mode) => host.ledger.start_after(key, mode, Some(row.full_run_attempts), &host.owner, lease_us).map(Some),
+            Right::Retry(retry) => host.ledger.start_retry(key, &retry, &host.owner, lease_us),
+        };
+        let lease = match started {
+            Ok(Some(lease)) => lease,
+            Ok(None) => return Ok(Err(Box::new(RunResult::pending(row)))),
             Err(LedgerError::Busy { owner, expires }) => {
                 let refusal =
                     Refusal::new(ReasonCode::RunBusy, Phase::Ledger, format!("{owner} works on this run; its lease lives until {expires}"));
@@ -196,7 +213,7 @@ impl<'a> Attempt<'a> {
         let number = host.ledger.run(&row.run_key)?.map_or(1, |r| r.attempt());
         // The token is a child, so that a lost lease stops this build and no other.
         let env = Env { cancel: env.cancel.child_token(), attempt: lease.epoch.to_string(), ..audit::on_record_of(env, host, &lease) };
-        let heart = Heartbeat::start(host.ledger.clone(), lease.clone(), &env, seconds);
+        let heart = Heartbeat::start(ready, host.ledger.clone(), lease.clone(), &env, seconds);
         let resumed = row.last_seq > 1;
         Ok(Ok(Attempt {
             admitted,
@@ -209,7 +226,6 @@ impl<'a> Attempt<'a> {
             timings: Map::new(),
             findings: Map::new(),
             phase_began: host.clock.now(),
-            journalled: false.into(),
             late: false,
             handed_back: None,
             env,
@@ -258,7 +274,13 @@ impl<'a> Attempt<'a> {
     /// A manifest turned up after the commit had been given up.
     pub(super) fn adopt_late(mut self) -> Result<RunResult, LedgerError> {
         self.late = true;
-        let outcome = self.pins(&super::Unattended).and_then(|pinned| match pinned.find_published(&self.env)? {
+        let outcome = contained(|| self.late());
+        self.close(outcome)
+    }
+
+    fn late(&mut self) -> Result<(&'static str, Published), Stop> {
+        let pinned = self.pins(&super::Unattended)?;
+        match pinned.find_published(&self.env)? {
             Some(found) if found.missing.is_empty() => Ok((self.whose(&pinned)?, publish::adopt(&pinned, &self.env, found)?)),
             _ => Err(Refusal::new(
                 ReasonCode::PublishAmbiguous,
@@ -266,8 +288,7 @@ impl<'a> Attempt<'a> {
                 "the manifest that had turned up cannot be read any more",
             )
             .into()),
-        });
-        self.close(outcome)
+        }
     }
 
     fn full(&mut self, keeper: &dyn Gatekeeper) -> Result<(&'static str, Published), Stop> {
@@ -386,9 +407,8 @@ impl<'a> Attempt<'a> {
         self.enter(Phase::Publication)?;
         // Whether an earlier attempt of this run may have put the manifest: asked before this one journals.
         let before = self.whose(drafted.pinned())?;
-        let (host, lease, journalled) = (self.host, &self.lease, &self.journalled);
+        let (host, lease) = (self.host, &self.lease);
         let journal = |manifest: &Ref| {
-            journalled.store(true, std::sync::atomic::Ordering::SeqCst);
             host.ledger.commit_started(lease, manifest.as_str()).map_err(|e| Refusal::new(e.code(), Phase::Ledger, e.to_string()))
         };
         match publish::publish(drafted, &self.env, &journal) {

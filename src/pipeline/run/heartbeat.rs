@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
@@ -14,6 +14,33 @@ use crate::pipeline::gate::Env;
 /// How soon an operator's request is heard of: what is asked meanwhile costs one read of a counter, and one of
 /// the run where another process has written.
 const LISTEN: Duration = Duration::from_millis(200);
+
+/// How often in a row a lease may fail to be renewed before its owner gives up.
+const MOST_FAILURES: u32 = 3;
+
+/// A thread that waits for a lease to keep alive. It is asked of the system before the lease is taken, so that no run
+/// has an owner whose lease nobody renews.
+pub(super) struct Ready {
+    beats: Sender<Beats>,
+    thread: JoinHandle<()>,
+}
+
+/// What a heartbeat does until it is stopped.
+type Beats = Box<dyn FnOnce() + Send>;
+
+impl Ready {
+    /// Asks the system for the thread.
+    ///
+    /// # Errors
+    /// `NoHeartbeat` where it gives none.
+    pub(super) fn new(thread: Builder) -> Result<Self, LedgerError> {
+        let (beats, given) = bounded::<Beats>(1);
+        // Who takes no lease hangs up.
+        let work = move || given.into_iter().for_each(|beats| beats());
+        let thread = thread.name("heartbeat".into()).spawn(work).map_err(|e| LedgerError::NoHeartbeat(e.to_string()))?;
+        Ok(Ready { beats, thread })
+    }
+}
 
 /// A running heartbeat; dropping it stops it.
 pub(super) struct Heartbeat {
@@ -34,14 +61,14 @@ fn listen(ledger: &Ledger, lease: &Lease, seen: &mut Option<i64>) -> Result<Opti
 
 impl Heartbeat {
     /// Starts to renew `lease` three times within its life, with the build's progress.
-    pub(super) fn start(ledger: Arc<Ledger>, lease: Lease, env: &Env, lease_seconds: u64) -> Self {
+    pub(super) fn start(ready: Ready, ledger: Arc<Ledger>, lease: Lease, env: &Env, lease_seconds: u64) -> Self {
         let (stop, stopped) = bounded::<()>(0);
         let lost = Arc::new(AtomicBool::new(false));
         let asked = Arc::new(OnceLock::new());
         let (env, flag, request) = (env.clone(), lost.clone(), asked.clone());
         let life = Duration::from_secs(lease_seconds);
         let lease_us = i64::try_from(life.as_micros()).unwrap_or(i64::MAX);
-        let thread = std::thread::Builder::new().name("heartbeat".into()).spawn(move || {
+        let beats = move || {
             // Once a second at least, so that another process sees progress within two.
             let pause = (life / 3).min(Duration::from_secs(1));
             let (mut failures, mut beaten, mut version) = (0u32, Instant::now(), None);
@@ -54,7 +81,9 @@ impl Heartbeat {
                     listen(&ledger, &lease, &mut version)
                 };
                 match heard {
-                    Ok(None) => failures = 0,
+                    // Only a lease that was renewed lives on: that the ledger can be read says nothing of that.
+                    Ok(None) if due => failures = 0,
+                    Ok(None) => {}
                     // Not renewed any more: an owner that does not obey can be replaced when its lease ends.
                     Ok(Some(order)) => {
                         tracing::warn!(run_key = lease.run_key, "{order}");
@@ -63,7 +92,8 @@ impl Heartbeat {
                         return;
                     }
                     // A ledger that is briefly unreachable costs nothing while the lease still lives.
-                    Err(LedgerError::Io(_)) if failures < 2 => failures += 1,
+                    Err(LedgerError::Io(_)) if !due => {}
+                    Err(LedgerError::Io(_)) if failures + 1 < MOST_FAILURES => failures += 1,
                     Err(error) => {
                         tracing::warn!(run_key = lease.run_key, epoch = lease.epoch, "heartbeat stopped: {error}");
                         flag.store(true, Ordering::SeqCst);
@@ -72,8 +102,11 @@ impl Heartbeat {
                     }
                 }
             }
-        });
-        Heartbeat { lost, asked, stop: Some(stop), thread: thread.ok() }
+        };
+        let Ready { beats: give, thread } = ready;
+        // It waits for just this.
+        let _ = give.send(Box::new(beats));
+        Heartbeat { lost, asked, stop: Some(stop), thread: Some(thread) }
     }
 
     /// The end that an operator has asked for.
@@ -93,5 +126,90 @@ impl Drop for Heartbeat {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::ledger::{Access, ExecutionMode, NewRun, Owner, Watch};
+    use crate::store::{LocalStore, Unrecorded};
+    use crate::time::SystemClock;
+
+    /// A full disk: everything can be read, and nothing written.
+    #[derive(Debug, Default)]
+    struct Full {
+        now: AtomicBool,
+        reads: std::sync::atomic::AtomicUsize,
+    }
+
+    impl Watch for Full {
+        fn around(&self, access: Access, operation: &mut dyn FnMut() -> Result<(), LedgerError>) -> Result<(), LedgerError> {
+            match access {
+                Access::Write if self.now.load(Ordering::SeqCst) => Err(LedgerError::Io("no space".into())),
+                Access::Write => operation(),
+                Access::Read => {
+                    self.reads.fetch_add(1, Ordering::SeqCst);
+                    operation()
+                }
+            }
+        }
+    }
+
+    fn env(dir: &std::path::Path) -> Env {
+        Env {
+            store: Arc::new(LocalStore::open(dir).unwrap()),
+            store_root: None,
+            config: Arc::new(Config::load(Some(dir), dir, &BTreeMap::new()).unwrap()),
+            cancel: tokio_util::sync::CancellationToken::new(),
+            progress: Arc::default(),
+            attempt: "test".into(),
+            audit: Arc::new(Unrecorded),
+        }
+    }
+
+    #[test]
+    fn an_owner_whose_lease_cannot_be_renewed_hears_of_it_though_the_ledger_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let full = Arc::new(Full::default());
+        let ledger = Ledger::open(&dir.path().join("ledger.db"), Arc::new(SystemClock), "test").unwrap().with_watch(full.clone());
+        let new = NewRun {
+            run_key: "k".into(),
+            request_id: "k".into(),
+            request_hash: "k".into(),
+            platform_run_id: "p".into(),
+            intent_kind: "dataset_build".into(),
+            intent: serde_json::json!({}),
+            provenance: serde_json::json!({}),
+        };
+        ledger.submit(&new).unwrap();
+        let lease = ledger.start("k", ExecutionMode::Full, &Owner::current(), 60_000_000).unwrap();
+        full.now.store(true, Ordering::SeqCst);
+        let (env, ready) = (env(dir.path()), Ready::new(Builder::new()).unwrap());
+        let heart = Heartbeat::start(ready, Arc::new(ledger), lease, &env, 1);
+        let began = Instant::now();
+        while !heart.lost() && began.elapsed() < Duration::from_secs(120) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(heart.lost() && env.cancel.is_cancelled());
+        assert!(full.reads.load(Ordering::SeqCst) > 0, "it listened meanwhile");
+    }
+
+    #[test]
+    fn without_a_thread_there_is_no_heartbeat_and_that_is_told() {
+        // More than there are addresses.
+        let refused = Ready::new(Builder::new().stack_size(1 << 50)).err().unwrap();
+        assert!(matches!(refused, LedgerError::NoHeartbeat(_)), "{refused}");
+        assert_eq!(refused.code().info().exit, 1);
+    }
+
+    #[test]
+    fn who_takes_no_lease_leaves_no_thread_behind() {
+        let Ready { beats, thread } = Ready::new(Builder::new()).unwrap();
+        drop(beats);
+        thread.join().unwrap();
     }
 }

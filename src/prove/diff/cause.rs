@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::side::Row;
+use super::side::{Row, Spot};
 use crate::contract::intent::{Intent, Slice};
 use crate::contract::profile::Group;
-use crate::pipeline::lineage::Place;
 use crate::prove::dataset::Opened;
 use crate::time::Instant;
 
@@ -102,8 +101,8 @@ fn definitions(group: &Group) -> BTreeMap<String, Value> {
     all
 }
 
-fn covers(basis: &[Slice], place: &Place) -> bool {
-    basis.iter().any(|slice| slice.lane == place.lane && slice.range.contains(place.offset))
+fn covers(basis: &[Slice], spot: &Spot<'_>) -> bool {
+    basis.iter().any(|slice| spot.lies_in(&slice.lane) && slice.range.contains(spot.offset))
 }
 
 impl Frame {
@@ -125,8 +124,8 @@ impl Frame {
     }
 
     /// Why a row is on one side only; `other` is the basis of the side that lacks it.
-    fn alone(&self, place: &Place, other: &[Slice]) -> Cause {
-        if !covers(other, place) {
+    fn alone(&self, spot: &Spot<'_>, other: &[Slice]) -> Cause {
+        if !covers(other, spot) {
             Cause::Basis
         } else if !self.same_selection {
             Cause::Selection
@@ -166,11 +165,11 @@ fn label_columns(left: &Intent, right: &Intent) -> BTreeMap<String, String> {
 
 impl Explain for Frame {
     fn only_left(&self, row: &Row<'_>) -> Cause {
-        self.alone(row.place(), &self.basis.1)
+        self.alone(row.spot(), &self.basis.1)
     }
 
     fn only_right(&self, row: &Row<'_>) -> Cause {
-        self.alone(row.place(), &self.basis.0)
+        self.alone(row.spot(), &self.basis.0)
     }
 
     fn change(&self, column: &str, left: &Row<'_>, right: &Row<'_>) -> Cause {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType};
+use arrow::array::{Array, AsArray, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{Int32Type, SchemaRef, TimestampMicrosecondType};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use serde_json::Value;
 
@@ -11,6 +11,7 @@ use super::view::RowRef;
 use crate::contract::intent::Lane;
 use crate::contract::{Offset, OffsetKind, ReasonCode};
 use crate::engine::cell::cell;
+use crate::engine::offsets::Offsets;
 use crate::pipeline::gate::{Env, Phase, Refusal};
 use crate::pipeline::lineage::Place;
 use crate::prove::dataset::{Part, batch, open_part};
@@ -24,16 +25,37 @@ pub(in crate::prove) struct Side<'e> {
     parts: std::vec::IntoIter<Part>,
     open: Option<(Part, ParquetRecordBatchReader)>,
     names: Vec<String>,
-    rows: Option<RecordBatch>,
+    rows: Option<Rows>,
     at: usize,
-    place: Option<Place>,
+    /// Kind and offset of the row in hand, which may not be what they should be.
+    here: Option<(OffsetKind, Offset)>,
+}
+
+/// A batch, and those of its columns that say where a row stands.
+struct Rows {
+    batch: RecordBatch,
+    ts: TimestampMicrosecondArray,
+    topic: StringArray,
+    partition: Int32Array,
+    kind: StringArray,
+    offset: Offsets,
+}
+
+/// Where a row stands, in the order of [`Place`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::prove) struct Spot<'r> {
+    ts: Instant,
+    topic: &'r str,
+    partition: i32,
+    kind: OffsetKind,
+    pub(super) offset: Offset,
 }
 
 /// The row in hand.
 pub(in crate::prove) struct Row<'r> {
     batch: &'r RecordBatch,
     at: usize,
-    place: &'r Place,
+    spot: Spot<'r>,
 }
 
 /// Opens a side over parts of any store.
@@ -47,7 +69,7 @@ pub(in crate::prove) fn open<'e>(env: &'e Env, store: &Arc<dyn Store>, parts: Ve
 impl<'e> Side<'e> {
     pub(super) fn open(env: &'e Env, store: &Arc<dyn Store>, parts: Vec<Part>) -> Result<Self, Refusal> {
         let parts = parts.into_iter();
-        let mut side = Side { env, store: store.clone(), parts, open: None, names: Vec::new(), rows: None, at: 0, place: None };
+        let mut side = Side { env, store: store.clone(), parts, open: None, names: Vec::new(), rows: None, at: 0, here: None };
         side.fill()?;
         Ok(side)
     }
@@ -58,13 +80,15 @@ impl<'e> Side<'e> {
     }
 
     /// Where the row in hand stands; nothing at the end.
-    pub(super) fn peek(&self) -> Option<&Place> {
-        self.place.as_ref()
+    pub(super) fn peek(&self) -> Option<Spot<'_>> {
+        let (rows, (kind, offset)) = self.rows.as_ref().zip(self.here)?;
+        let (ts, topic, partition) = (Instant(rows.ts.value(self.at)), rows.topic.value(self.at), rows.partition.value(self.at));
+        Some(Spot { ts, topic, partition, kind, offset })
     }
 
     /// The row in hand.
     pub(in crate::prove) fn row(&self) -> Option<Row<'_>> {
-        Some(Row { batch: self.rows.as_ref()?, at: self.at, place: self.place.as_ref()? })
+        Some(Row { batch: &self.rows.as_ref()?.batch, at: self.at, spot: self.peek()? })
     }
 
     /// Goes to the next row.
@@ -79,14 +103,14 @@ impl<'e> Side<'e> {
     /// Makes sure that a row is in hand, unless this is the end.
     fn fill(&mut self) -> Result<(), Refusal> {
         loop {
-            if let Some(rows) = self.rows.as_ref().filter(|rows| self.at < rows.num_rows()) {
-                self.place = Some(place(rows, self.at).ok_or_else(|| broken("a row has no place"))?);
+            if let Some(rows) = self.rows.as_ref().filter(|rows| self.at < rows.batch.num_rows()) {
+                self.here = Some(rows.here(self.at).ok_or_else(placeless)?);
                 return Ok(());
             }
             self.env.check(Phase::Publication)?;
-            (self.rows, self.at, self.place) = (None, 0, None);
+            (self.rows, self.at, self.here) = (None, 0, None);
             match self.open.as_mut().and_then(|(part, reader)| reader.next().map(|rows| batch(part, rows))) {
-                Some(rows) => self.rows = Some(rows?),
+                Some(rows) => self.rows = Some(Rows::of(rows?).ok_or_else(placeless)?),
                 None => match self.parts.next() {
                     None => return Ok(()),
                     Some(part) => {
@@ -114,23 +138,40 @@ fn broken(what: &str) -> Refusal {
     Refusal::new(ReasonCode::DigestMismatch, Phase::Publication, format!("{what}; `ofs verify` tells what else does not hold"))
 }
 
-fn place(rows: &RecordBatch, at: usize) -> Option<Place> {
-    let column = |name: &str| rows.column_by_name(name);
-    let text = |name: &str| column(name)?.as_string_opt::<i32>().map(|c| c.value(at));
-    let offset = column("offset")?;
-    let offset = match offset.as_primitive_opt::<Int64Type>() {
-        Some(dense) => Offset::from(u64::try_from(dense.value(at)).ok()?),
-        None => Offset::parse(offset.as_string_opt::<i32>()?.value(at))?,
-    };
-    Some(Place {
-        ts: Instant(column("ts_utc")?.as_primitive_opt::<TimestampMicrosecondType>()?.value(at)),
-        lane: Lane {
-            topic: text("topic")?.to_owned(),
-            partition: column("partition")?.as_primitive_opt::<Int32Type>()?.value(at),
-            kind: OffsetKind::parse(text("offset_kind")?)?,
-        },
-        offset,
-    })
+fn placeless() -> Refusal {
+    broken("a row has no place")
+}
+
+impl Rows {
+    fn of(batch: RecordBatch) -> Option<Self> {
+        let column = |name: &str| batch.column_by_name(name);
+        let text = |name: &str| column(name)?.as_string_opt::<i32>().cloned();
+        Some(Rows {
+            ts: column("ts_utc")?.as_primitive_opt::<TimestampMicrosecondType>()?.clone(),
+            topic: text("topic")?,
+            partition: column("partition")?.as_primitive_opt::<Int32Type>()?.clone(),
+            kind: text("offset_kind")?,
+            offset: Offsets::of(column("offset")?.as_ref()).ok()?,
+            batch,
+        })
+    }
+
+    /// What of a row's place has to be read first.
+    fn here(&self, at: usize) -> Option<(OffsetKind, Offset)> {
+        Some((OffsetKind::parse(self.kind.value(at))?, self.offset.checked(at)?))
+    }
+}
+
+impl Spot<'_> {
+    /// Whether the lane is its own.
+    pub(super) fn lies_in(&self, lane: &Lane) -> bool {
+        self.partition == lane.partition && self.topic == lane.topic && self.kind == lane.kind
+    }
+
+    fn place(&self) -> Place {
+        let lane = Lane { topic: self.topic.to_owned(), partition: self.partition, kind: self.kind };
+        Place { ts: self.ts, lane, offset: self.offset }
+    }
 }
 
 impl Row<'_> {
@@ -145,8 +186,8 @@ impl Row<'_> {
     }
 
     /// Where it stands.
-    pub(super) fn place(&self) -> &Place {
-        self.place
+    pub(super) fn spot(&self) -> &Spot<'_> {
+        &self.spot
     }
 
     /// A value by the name of its column; null where there is none.
@@ -157,6 +198,6 @@ impl Row<'_> {
     /// What names it in an answer.
     pub(in crate::prove) fn reference(&self) -> RowRef {
         let text = |name: &str| self.value(name).as_str().unwrap_or_default().to_owned();
-        RowRef { event_id: text("event_id"), key: text("key"), place: self.place.clone() }
+        RowRef { event_id: text("event_id"), key: text("key"), place: self.spot.place() }
     }
 }

@@ -137,35 +137,36 @@ impl Diff {
         self.identity.is_empty() && self.columns == Columns::default() && self.rows == Counts::default()
     }
 
-    pub(super) fn added(&mut self, row: RowRef, cause: Cause, limit: usize) {
+    pub(super) fn added(&mut self, row: impl FnOnce() -> RowRef, cause: Cause, limit: usize) {
         self.rows.added += 1;
         self.by_cause.entry(cause).or_default().added += 1;
         if self.added.len() < limit {
-            self.added.push((row, cause));
+            self.added.push((row(), cause));
         }
     }
 
-    pub(super) fn removed(&mut self, row: RowRef, cause: Cause, limit: usize) {
+    pub(super) fn removed(&mut self, row: impl FnOnce() -> RowRef, cause: Cause, limit: usize) {
         self.rows.removed += 1;
         self.by_cause.entry(cause).or_default().removed += 1;
         if self.removed.len() < limit {
-            self.removed.push((row, cause));
+            self.removed.push((row(), cause));
         }
     }
 
-    pub(super) fn changed(&mut self, row: RowRef, changes: Vec<Change>, limit: usize) {
+    /// Counts a row by its columns that differ, and why.
+    pub(super) fn changed(&mut self, columns: &[(&str, Cause)], row: impl FnOnce() -> ChangedRow, limit: usize) {
         self.rows.changed += 1;
-        for cause in changes.iter().map(|c| c.cause).collect::<BTreeSet<_>>() {
+        for cause in columns.iter().map(|(_, cause)| *cause).collect::<BTreeSet<_>>() {
             self.by_cause.entry(cause).or_default().changed += 1;
         }
-        for change in &changes {
-            match self.by_column.get_mut(&change.column) {
+        for (column, _) in columns {
+            match self.by_column.get_mut(*column) {
                 Some(count) => *count += 1,
-                None => drop(self.by_column.insert(change.column.clone(), 1)),
+                None => drop(self.by_column.insert((*column).to_owned(), 1)),
             }
         }
         if self.changed.len() < limit {
-            self.changed.push(ChangedRow { row, changes });
+            self.changed.push(row());
         }
     }
 
@@ -216,5 +217,35 @@ impl RowRef {
             map.insert("ts_utc".into(), json!(self.place.ts));
         }
         more
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::intent::Lane;
+    use crate::contract::{Offset, OffsetKind};
+    use crate::time::Instant;
+
+    #[test]
+    fn rows_beyond_the_limit_are_counted_and_never_put_into_words() {
+        let side = || DiffSide { manifest_id: "m".into(), manifest_ref: Ref::of(&["m"]), rows_digest: String::new(), rows: 0 };
+        let mut diff = Diff::new(side(), side(), Vec::new());
+        let made = std::cell::Cell::new(0);
+        let row = || {
+            made.set(made.get() + 1);
+            let lane = Lane { topic: "t".into(), partition: 0, kind: OffsetKind::FileLine };
+            RowRef { event_id: "e".into(), key: "k".into(), place: Place { ts: Instant(0), lane, offset: Offset::default() } }
+        };
+        for _ in 0..5 {
+            diff.added(row, Cause::Basis, 2);
+            diff.removed(row, Cause::Selection, 1);
+            let columns = [("a", Cause::Content), ("b", Cause::Content)];
+            diff.changed(&columns, || ChangedRow { row: row(), changes: Vec::new() }, 0);
+        }
+        assert_eq!((made.get(), diff.added.len(), diff.removed.len(), diff.changed.len()), (3, 2, 1, 0));
+        assert_eq!(diff.rows, Counts { added: 5, removed: 5, changed: 5 });
+        assert_eq!(diff.by_cause[&Cause::Content], Counts { changed: 5, ..Counts::default() });
+        assert_eq!(diff.by_column, BTreeMap::from([("a".to_owned(), 5), ("b".to_owned(), 5)]));
     }
 }

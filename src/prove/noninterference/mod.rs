@@ -30,7 +30,7 @@ use super::dataset::Opened;
 use super::verify;
 use super::{not_found, reprove};
 use crate::contract::ReasonCode;
-use crate::ledger::{Ledger, RunRow, Status};
+use crate::ledger::{Ledger, RunRow};
 use crate::pipeline::feature::Drafted;
 use crate::pipeline::gate::{Env, Phase, Refusal};
 use crate::pipeline::run;
@@ -83,8 +83,7 @@ pub fn prove(env: &Env, ledger: Option<&Ledger>, manifest: &Ref, options: Option
         return Err(Refusal::new(ReasonCode::DatasetUnverified, PHASE, message).with_evidence(report.problems.iter().map(line)));
     }
     let opened = Opened::open(env, manifest)?;
-    let rows = ledger.and_then(|l| l.by_manifest(&opened.manifest_id).ok()).unwrap_or_default();
-    let row = rows.into_iter().find(|r| r.status == Status::Done).ok_or_else(|| not_found("the ledger holds no finished run of it"))?;
+    let row = reprove::finished(ledger, &opened.manifest_id)?.ok_or_else(|| not_found("the ledger holds no finished run of it"))?;
     let samples = sample::draw(env, &opened, options.seed, options.samples.clamp(1, MAX_SAMPLES))?;
     let pinned = reprove::pins(env, &row, &opened)?;
     let known = Known {

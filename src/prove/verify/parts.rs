@@ -2,7 +2,7 @@
 //! digests.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -11,13 +11,10 @@ use serde_json::{Value, json};
 use super::{Findings, Kind, Place, Stored, blake3_hex, brief};
 use crate::pipeline::gate::{Env, Phase, Refusal};
 use crate::pipeline::parallel;
-use crate::store::{ErrorKind, Ref, StoreError, read};
+use crate::store::{ErrorKind, PIECE, Ref, StoreError, pieces, read};
 
 /// The columns that every data set begins with; `offset` is a text where a lane is sparse.
 pub(super) const FIXED: [&str; 9] = ["row_id", "event_id", "ts_utc", "topic", "partition", "offset", "offset_kind", "payload_hash", "key"];
-
-/// Bytes read at once: many for a call, few enough to be digested while they are still in a core's cache.
-const PIECE: usize = 256 << 10;
 
 /// A file as the index names it.
 pub(super) struct File {
@@ -74,10 +71,10 @@ pub(super) fn check(env: &Env, place: &Place, index: &Stored, findings: &mut Fin
         Phase::Publication,
         files.len(),
         || vec![0; PIECE],
-        |piece, at| {
+        |buffer, at| {
             let mut findings = Findings::default();
             if let Some(file) = files.get(at) {
-                file.digest(env, piece, &mut findings);
+                file.digest(env, buffer, &mut findings);
             }
             found.lock().unwrap_or_else(PoisonError::into_inner).insert(at, findings);
             env.progress.advance(1);
@@ -103,31 +100,25 @@ impl File {
     }
 
     /// Holds the bytes against the digest, piece by piece.
-    fn digest(&self, env: &Env, piece: &mut [u8], findings: &mut Findings) {
-        match self.stream(env, piece) {
+    fn digest(&self, env: &Env, buffer: &mut [u8], findings: &mut Findings) {
+        match self.stream(env, buffer) {
             Ok((bytes, blake3)) => drop(self.judge(bytes, &blake3, findings)),
             Err(e) => self.unread(&e, findings),
         }
     }
 
-    fn stream(&self, env: &Env, piece: &mut [u8]) -> Result<(u64, String), StoreError> {
-        let error = |kind, message: String| StoreError::new(kind, self.at.as_str(), message);
-        let (limit, mut bytes, mut hasher) = (self.size(), 0, blake3::Hasher::new());
-        let mut reader = env.store.open(&self.at)?;
-        loop {
-            let n = match reader.read(piece) {
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-                n => n.map_err(|e| error(ErrorKind::Io, e.to_string()))?,
-            };
-            if n == 0 {
-                return Ok((bytes, hasher.finalize().to_hex().to_string()));
-            }
-            bytes += n as u64;
-            if bytes > limit {
-                return Err(error(ErrorKind::TooLarge, format!("larger than {limit} bytes")));
-            }
-            hasher.update(piece.get(..n).unwrap_or_default());
+    fn stream(&self, env: &Env, buffer: &mut [u8]) -> Result<(u64, String), StoreError> {
+        let (limit, mut room, mut hasher) = (self.size(), self.size(), blake3::Hasher::new());
+        let bytes = pieces(env.store.as_ref(), &self.at, buffer, |piece| {
+            let Some(left) = room.checked_sub(piece.len() as u64) else { return ControlFlow::Break(()) };
+            room = left;
+            hasher.update(piece);
+            ControlFlow::Continue(())
+        })?;
+        if bytes > limit {
+            return Err(StoreError::new(ErrorKind::TooLarge, self.at.as_str(), format!("larger than {limit} bytes")));
         }
+        Ok((bytes, hasher.finalize().to_hex().to_string()))
     }
 
     fn unread(&self, error: &StoreError, findings: &mut Findings) {

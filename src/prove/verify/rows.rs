@@ -3,11 +3,10 @@
 //! put together in their order, so the digest is that of the rows in order.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 
-use arrow::array::{Array, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{Int32Type, Int64Type, Schema, TimestampMicrosecondType};
+use arrow::array::{Array, AsArray, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{Int32Type, Schema, TimestampMicrosecondType};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -18,11 +17,12 @@ use crate::contract::{Offset, OffsetKind};
 use crate::digest::{hex, push_hex, unhex32};
 use crate::engine::dataset_file::{read_part, schema_of};
 use crate::engine::digest::{Hash, Tree, leaves, schema_digest};
+use crate::engine::offsets::Offsets;
 use crate::identity::{RowIds, RowPlace};
 use crate::pipeline::feature::schema_json;
 use crate::pipeline::gate::{Env, Phase, Refusal};
 use crate::pipeline::label::STATUS;
-use crate::pipeline::parallel;
+use crate::pipeline::parallel::{self, InOrder};
 use crate::store::{Ref, read};
 use crate::time::Instant;
 
@@ -42,8 +42,11 @@ pub(super) struct Read {
     pub(super) range: (Instant, Instant),
 }
 
-/// A place in canonical order.
-type Key = (i64, Lane, Offset);
+/// A place in canonical order: event time, number of the lane in the basis, offset.
+type Key = (i64, usize, Offset);
+
+/// The lanes of the basis in order, so that their numbers order as they do.
+type Basis = Vec<(Lane, Vec<OffsetRange>)>;
 
 /// What one part says.
 struct Part {
@@ -61,7 +64,7 @@ struct Frame<'f> {
     run: &'f str,
     group_digest: &'f str,
     asof: i64,
-    basis: BTreeMap<Lane, Vec<OffsetRange>>,
+    basis: Basis,
     schema: &'f Value,
     label_types: Vec<String>,
 }
@@ -84,7 +87,7 @@ pub(super) fn check(env: &Env, place: &Place, index: &Stored, findings: &mut Fin
     };
     parts::check_columns(index, findings);
     env.progress.enter(Phase::Publication, files.len() as u64);
-    let together = Mutex::new(Together::new(findings, frame.label_types.len()));
+    let together = Mutex::new((InOrder::new(), Together::new(findings, &frame)));
     parallel::each(
         env,
         Phase::Publication,
@@ -93,20 +96,21 @@ pub(super) fn check(env: &Env, place: &Place, index: &Stored, findings: &mut Fin
         |(), at| {
             if let Some(file) = files.get(at) {
                 let part = frame.part(file);
-                together.lock().unwrap_or_else(PoisonError::into_inner).take(at, file, part);
+                let (parts, together) = &mut *together.lock().unwrap_or_else(PoisonError::into_inner);
+                parts.put(at, (&file.at, part), |(at, part)| together.join(at, part));
             }
             env.progress.advance(1);
             Ok(())
         },
         |()| Ok(()),
     )?;
-    let together = together.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (_, together) = together.into_inner().unwrap_or_else(PoisonError::into_inner);
     let rows = together.tree.count();
-    let read = together.finish(&frame, &files);
+    let read = together.finish(&files);
     Ok(Outcome { rows, read })
 }
 
-fn basis(index: &Stored) -> BTreeMap<Lane, Vec<OffsetRange>> {
+fn basis(index: &Stored) -> Basis {
     let mut lanes: BTreeMap<Lane, Vec<OffsetRange>> = BTreeMap::new();
     for slice in index.get("/identity/replay_basis").and_then(Value::as_array).into_iter().flatten() {
         let text = |key: &str| slice.get(key).and_then(Value::as_str).unwrap_or_default();
@@ -116,14 +120,13 @@ fn basis(index: &Stored) -> BTreeMap<Lane, Vec<OffsetRange>> {
             lanes.entry(Lane { topic: text("topic").to_owned(), partition, kind }).or_default().push(OffsetRange { start, end });
         }
     }
-    lanes
+    lanes.into_iter().collect()
 }
 
 /// The parts so far, in order.
 struct Together<'t> {
     findings: &'t mut Findings,
-    waiting: BTreeMap<usize, (Ref, Part)>,
-    next: usize,
+    frame: &'t Frame<'t>,
     tree: Tree,
     last: Option<Key>,
     labels: Vec<[u64; 3]>,
@@ -132,31 +135,22 @@ struct Together<'t> {
 }
 
 impl<'t> Together<'t> {
-    fn new(findings: &'t mut Findings, label_types: usize) -> Self {
+    fn new(findings: &'t mut Findings, frame: &'t Frame<'t>) -> Self {
         Together {
             findings,
-            waiting: BTreeMap::new(),
-            next: 0,
+            frame,
             tree: Tree::new(),
             last: None,
-            labels: vec![[0; 3]; label_types],
+            labels: vec![[0; 3]; frame.label_types.len()],
             range: (i64::MAX, i64::MIN),
             whole: true,
         }
     }
 
-    fn take(&mut self, at: usize, file: &File, mut part: Part) {
-        // Within a part order was checked by its reader; between parts it is checked when both are here.
-        part.findings.checked += 1;
-        self.waiting.insert(at, (file.at.clone(), part));
-        while let Some((at, part)) = self.waiting.remove(&self.next) {
-            self.next += 1;
-            self.join(&at, part);
-        }
-    }
-
+    /// Adds the part that comes next. Within a part order was checked by its reader; between parts it is checked here.
     fn join(&mut self, at: &Ref, part: Part) {
         self.findings.take(part.findings);
+        self.findings.checked += 1;
         self.whole &= part.whole;
         self.tree.extend(&part.leaves);
         self.range = (self.range.0.min(part.range.0), self.range.1.max(part.range.1));
@@ -164,16 +158,16 @@ impl<'t> Together<'t> {
             sum.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
         }
         if let Some((first, last)) = part.ends {
-            if self.last.as_ref().is_some_and(|before| *before >= first) {
-                self.findings.add(at, Kind::Order, "rows after those of the part before", brief_key(&first));
+            if self.last.is_some_and(|before| before >= first) {
+                self.findings.add(at, Kind::Order, "rows after those of the part before", self.frame.brief_key(first));
             }
             self.last = Some(last);
         }
     }
 
-    fn finish(self, frame: &Frame<'_>, files: &[File]) -> Option<Read> {
+    fn finish(self, files: &[File]) -> Option<Read> {
         // The schema of the digest is that of the files; each was held against the index by its reader.
-        let first = files.first().filter(|_| self.whole)?;
+        let (frame, first) = (self.frame, files.first().filter(|_| self.whole)?);
         let limit = first.entry.get("bytes").and_then(Value::as_u64)?;
         let schema = schema_of(Bytes::from(read(frame.env.store.as_ref(), &first.at, limit).ok()?)).ok()?;
         let digest = schema_digest(&schema).ok()?;
@@ -189,11 +183,18 @@ impl<'t> Together<'t> {
     }
 }
 
-fn brief_key(key: &Key) -> String {
-    format!("{} {} offset {}", Instant(key.0), key.1, key.2)
-}
-
 impl Frame<'_> {
+    fn brief_key(&self, (ts, lane, offset): Key) -> String {
+        let lane = self.basis.get(lane).map(|(lane, _)| lane.to_string()).unwrap_or_default();
+        format!("{} {lane} offset {offset}", Instant(ts))
+    }
+
+    /// The number of a lane of the basis.
+    fn lane(&self, topic: &str, partition: i32, kind: &str) -> Option<usize> {
+        let wanted = (topic, partition, OffsetKind::parse(kind)?);
+        self.basis.binary_search_by(|(lane, _)| (lane.topic.as_str(), lane.partition, lane.kind).cmp(&wanted)).ok()
+    }
+
     fn part(&self, file: &File) -> Part {
         let mut part = Part {
             findings: Findings::default(),
@@ -235,30 +236,13 @@ impl Frame<'_> {
     }
 }
 
-/// Offsets of a batch in either form.
-enum Offsets<'b> {
-    Dense(&'b Int64Array),
-    Text(&'b StringArray),
-}
-
-impl Offsets<'_> {
-    /// The offset as it is written into row ids, and its value where it is one.
-    fn put(&self, row: usize, text: &mut String) -> Option<Offset> {
-        text.clear();
-        match self {
-            Offsets::Dense(array) => drop(write!(text, "{}", array.value(row))),
-            Offsets::Text(array) => text.push_str(array.value(row)),
-        }
-        Offset::parse(text)
-    }
-}
-
 /// Walks the rows of one part.
 struct Rows<'r> {
     frame: &'r Frame<'r>,
     file: &'r File,
     ids: RowIds,
-    lane: Option<(Lane, &'r [OffsetRange])>,
+    /// The lane of the row before, which is often that of the next one.
+    lane: Option<usize>,
     last: Option<Key>,
     /// Kinds reported for this part: one example of each says enough.
     told: BTreeSet<Kind>,
@@ -286,20 +270,18 @@ impl<'r> Rows<'r> {
         let (ids, events, topics, kinds, hashes) = (text(0)?, text(1)?, text(3)?, text(6)?, text(7)?);
         let stamps: &TimestampMicrosecondArray = column(2)?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(missing)?;
         let partitions: &Int32Array = column(4)?.as_primitive_opt::<Int32Type>().ok_or_else(missing)?;
-        let offsets = match column(5)?.as_primitive_opt::<Int64Type>() {
-            Some(dense) => Offsets::Dense(dense),
-            None => Offsets::Text(text(5)?),
-        };
+        let offsets = Offsets::of(column(5)?.as_ref()).map_err(|_| missing())?;
         let mut written = String::new();
         for row in 0..batch.num_rows() {
             let ts = stamps.value(row);
             part.range = (part.range.0.min(ts), part.range.1.max(ts));
-            let offset = offsets.put(row, &mut written);
+            written.clear();
+            offsets.write(row, &mut written);
             let place = (topics.value(row), partitions.value(row), kinds.value(row));
             let hash = unhex32(hashes.value(row)).unwrap_or_default();
             let (topic, partition, offset_kind) = place;
             self.ids.push(RowPlace { event_id: events.value(row), topic, partition, offset_kind, offset: &written, payload_hash: &hash });
-            self.place(ts, place, offset, part);
+            self.place(ts, place, offsets.checked(row), part);
             self.row += 1;
         }
         self.row_ids(ids, part);
@@ -323,24 +305,20 @@ impl<'r> Rows<'r> {
 
     /// The row lies within the basis and after the row before it.
     fn place(&mut self, ts: i64, (topic, partition, kind): (&str, i32, &str), offset: Option<Offset>, part: &mut Part) {
-        let known = self.lane.as_ref().is_some_and(|(l, _)| l.topic == topic && l.partition == partition && l.kind.as_str() == kind);
-        if !known {
-            let lane = OffsetKind::parse(kind).map(|kind| Lane { topic: topic.to_owned(), partition, kind });
-            self.lane = lane.and_then(|lane| self.frame.basis.get(&lane).map(|ranges| (lane, ranges.as_slice())));
+        let basis = |lane: usize| self.frame.basis.get(lane);
+        let same = |(l, _): &(Lane, _)| l.partition == partition && l.topic == topic && l.kind.as_str() == kind;
+        if !self.lane.and_then(basis).is_some_and(same) {
+            self.lane = self.frame.lane(topic, partition, kind);
         }
-        let inside =
-            self.lane.as_ref().zip(offset).filter(|((_, ranges), offset)| ranges.iter().any(|r| r.start <= *offset && *offset <= r.end));
-        let Some(((lane, _), offset)) = inside else {
+        let inside = |lane: usize, offset: Offset| basis(lane).is_some_and(|(_, ranges)| ranges.iter().any(|r| r.contains(offset)));
+        let Some((lane, offset)) = self.lane.zip(offset).filter(|(lane, offset)| inside(*lane, *offset)) else {
             return self.tell(part, Kind::OutsideBasis, "an offset of the replay basis", format!("{topic}/{partition} {kind}"));
         };
-        let key = (ts, lane.clone(), offset);
-        if self.last.as_ref().is_some_and(|last| *last >= key) {
-            self.tell(part, Kind::Order, "rows in canonical order", brief_key(&key));
+        let key = (ts, lane, offset);
+        if self.last.is_some_and(|last| last >= key) {
+            self.tell(part, Kind::Order, "rows in canonical order", self.frame.brief_key(key));
         }
-        match &mut part.ends {
-            Some((_, last)) => last.clone_from(&key),
-            None => part.ends = Some((key.clone(), key.clone())),
-        }
+        part.ends = Some((part.ends.map_or(key, |(first, _)| first), key));
         self.last = Some(key);
     }
 

@@ -11,14 +11,17 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Config;
+use crate::contract::ReasonCode;
 use crate::contract::embedded;
 use crate::digest;
 use crate::engine::dataset_file::{PartWriter, read_part};
 use crate::engine::digest::{Tree, leaves, schema_digest};
-use crate::ledger::Owner;
+use crate::ledger::{Access, LedgerError, Owner, Watch};
+use crate::pipeline::Phase;
 use crate::pipeline::feature::TS_COLUMN;
 use crate::pipeline::progress::Progress;
 use crate::pipeline::run::{self, Host, Request, StopSignal, Unattended};
+use crate::prove::explain::Explanation;
 use crate::prove::find_manifest;
 use crate::store::LocalStore;
 use crate::time::{FixedClock, Instant};
@@ -473,6 +476,32 @@ fn an_adopted_data_set_is_anchored_by_both_runs_and_a_changed_index_shows_in_eac
     forge(&set);
     let told: BTreeSet<String> = set.report().problems.into_iter().map(|p| p.place).collect();
     assert!([&set, &second].iter().all(|s| told.iter().any(|p| p.contains(&s.run_key))), "{told:?}");
+}
+
+/// A ledger that another process keeps locked.
+#[derive(Debug)]
+struct Locked;
+
+impl Watch for Locked {
+    fn around(&self, _: Access, _: &mut dyn FnMut() -> Result<(), LedgerError>) -> Result<(), LedgerError> {
+        Err(LedgerError::Io("another process kept it locked".into()))
+    }
+}
+
+#[test]
+fn a_ledger_that_cannot_be_read_is_told_of_and_not_held_for_an_empty_one() {
+    let home = Home::new();
+    let set = home.build(&intent("train"));
+    let locked = Ledger::open(&home.env.config.path("ledger"), home.host.clock.clone(), "t").unwrap().with_watch(Arc::new(Locked));
+    let mut report = set.report();
+    let refusal = crate::prove::reprove::check(&home.env, Some(&locked), &set.manifest, &mut report).unwrap_err();
+    assert_eq!((refusal.code, refusal.phase, report.problems), (ReasonCode::LedgerIo, Phase::Ledger, vec![]));
+    let explain = |ledger| crate::prove::explain::explain(&home.env, ledger, &set.manifest, "nobody", 1).unwrap();
+    let (told, without) = (explain(Some(&*home.host.ledger)), explain(None));
+    let untold = explain(Some(&locked));
+    assert_eq!((told.runs.len(), without.runs.len(), untold.runs.len()), (1, 0, 0));
+    let notes = |explanation: &Explanation| explanation.notes.iter().filter(|n| n.contains("UNKNOWN: LEDGER_IO")).count();
+    assert_eq!((notes(&told), notes(&without), notes(&untold)), (0, 0, 1));
 }
 
 /// A generator of its own, so that a seed names the same flips everywhere.

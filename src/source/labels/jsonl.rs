@@ -1,7 +1,7 @@
 //! Label assertions as JSON lines.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -47,24 +47,27 @@ impl LabelTimeline for JsonlLabels {
         let Some(path) = self.files.get(part.file) else { return Ok(()) };
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let unavailable = |e: std::io::Error| LabelError::unavailable(&name, e);
+        // A piece ends within the file as it was when it was cut.
+        let shrunk = |at: u64| LabelError::unavailable(&name, format!("became shorter while it was read, at byte {at}; run again"));
         let mut file = File::open(path).map_err(unavailable)?;
         let mut at = part.from.saturating_sub(1);
         file.seek(SeekFrom::Start(at)).map_err(unavailable)?;
-        let mut lines = Lines::new(file.take(u64::MAX));
+        let mut lines = Lines::new(file);
         if part.from > 0 {
             // The line that begins before the piece belongs to the piece before.
             at += match lines.next().map_err(unavailable)? {
                 Some(Line::Text(text, ended)) => text.len() as u64 + u64::from(ended),
-                Some(Line::TooLong(_)) | None => {
+                Some(Line::TooLong(_)) => {
                     return Err(LabelError::inconsistent(&name, format!("a line longer than the limit before byte {}", part.from)));
                 }
+                None => return Err(shrunk(at)),
             };
         }
         let mut tape = Tape::new();
         while at < part.to {
             let place = || format!("{name} at byte {at}");
             let (text, ended) = match lines.next().map_err(unavailable)? {
-                None => break,
+                None => return Err(shrunk(at)),
                 Some(Line::TooLong(_)) => return Err(LabelError::inconsistent(place(), "a line longer than the limit of 16 MiB")),
                 Some(Line::Text(text, ended)) => (text, ended),
             };
@@ -118,6 +121,36 @@ fn deliver<'t>(
         effective: effective.as_deref().map(Stamp::Text),
         observed: observed.as_deref().map(Stamp::Text),
         embedded_observed: None,
+        fault: None,
         payload_hash: payload_hash.as_deref(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::contract::ReasonCode;
+
+    #[test]
+    fn a_file_that_became_shorter_is_said_to_be_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("labels.jsonl");
+        std::fs::write(&path, "\n".repeat(20)).unwrap();
+        let (labels, types) = (JsonlLabels::new(vec![path]), BTreeSet::new());
+        let scan = |from, to| {
+            let query = LabelQuery { platform_run_id: "run", types: &types };
+            labels.scan(&Part { file: 0, from, to }, query, &mut |_| ControlFlow::Continue(()))
+        };
+        for (from, to) in [(0, 20), (19, 20)] {
+            scan(from, to).unwrap();
+        }
+        // It ends within the piece, and before it.
+        for (from, to) in [(0, 21), (20, 21), (40, 50)] {
+            let error = scan(from, to).unwrap_err();
+            assert_eq!(error.code, ReasonCode::LabelStoreUnavailable);
+            assert!(error.message.contains("became shorter"), "{error}");
+        }
+    }
 }

@@ -41,6 +41,8 @@ pub struct Assertion<'a> {
     pub embedded_observed: Option<Stamp<'a>>,
     /// Digest of everything else that the assertion says.
     pub payload_hash: Option<&'a str>,
+    /// Why the store cannot be trusted about it, where it keeps it twice and the two differ or one cannot be read.
+    pub fault: Option<&'a str>,
 }
 
 /// What stands where an instant should.

@@ -132,6 +132,7 @@ fn deliver(
             effective: effective.as_ref().and_then(|c| c.get(row)),
             observed: observed.as_ref().and_then(|c| c.get(row)),
             embedded_observed: None,
+            fault: None,
             payload_hash: hashes.as_ref().and_then(|c| c.get(row)),
         });
         if flow.is_break() {

@@ -1,17 +1,38 @@
 //! The SQLite label timeline (`ls_label_timeline`), opened read-only. It keeps an assertion twice, as
-//! columns and as `assertion_json`; both are handed over so that the label gate can hold them together.
+//! columns and as `assertion_json`; both observed times are handed over, and with every row what else differs,
+//! so that the label gate judges it where the row matters.
 
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
-use rusqlite::{Connection, OpenFlags, params_from_iter};
+use rusqlite::{Connection, OpenFlags, Row, params_from_iter};
 
 use super::{Assertion, LabelError, LabelQuery, LabelSink, LabelTimeline, Part, Stamp};
-use crate::json::{Doc, Kind, Tape};
+use crate::json::{Kind, Tape};
+use crate::text::{clip, file_uri};
 use crate::time::Instant;
+
+/// The columns that are read. Without the first four nobody could say whom a row is about.
+const COLUMNS: [&str; 11] = [
+    "label_assertion_id",
+    "event_id",
+    "label_type",
+    "platform_run_id",
+    "label_value",
+    "effective_time",
+    "observed_time",
+    "payload_hash",
+    "assertion_json",
+    "source_type",
+    "actor_id",
+];
+const NEEDED: usize = 4;
+
+/// A row's columns.
+type Texts<'r> = [Option<&'r str>; COLUMNS.len()];
 
 /// A timeline in SQLite.
 #[derive(Debug)]
@@ -30,7 +51,22 @@ impl SqliteLabels {
 
     fn connect(&self, options: &str) -> Result<Connection, LabelError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        Connection::open_with_flags(uri(&self.path, options), flags).map_err(|e| LabelError::unavailable(self.place(), e))
+        Connection::open_with_flags(format!("{}?{options}", file_uri(&self.path)), flags)
+            .map_err(|e| LabelError::unavailable(self.place(), e))
+    }
+
+    /// What a row's columns say, and what is wrong with those that it could do without.
+    fn columns<'r>(&self, row: &'r Row<'_>) -> Result<(Option<String>, Texts<'r>), LabelError> {
+        let (mut fault, mut texts) = (None, [None; COLUMNS.len()]);
+        for (at, (name, text)) in COLUMNS.iter().zip(&mut texts).enumerate() {
+            let value = row.get_ref(at).map_err(|e| LabelError::unavailable(self.place(), e))?;
+            match value.as_str_or_null() {
+                Ok(value) => *text = value,
+                Err(e) if at < NEEDED => return Err(LabelError::inconsistent(self.place(), format!("column {name}: {e}"))),
+                Err(e) => fault = fault.or_else(|| Some(format!("its column {name}: {e}"))),
+            }
+        }
+        Ok((fault, texts))
     }
 
     /// Length and time of change of the database.
@@ -61,17 +97,6 @@ impl SqliteLabels {
     }
 }
 
-fn uri(path: &Path, options: &str) -> String {
-    let mut out = String::from("file:");
-    for byte in path.to_string_lossy().bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b'=' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    format!("{out}?{options}")
-}
-
 impl LabelTimeline for SqliteLabels {
     fn describe(&self) -> &'static str {
         "sqlite"
@@ -90,10 +115,9 @@ impl LabelTimeline for SqliteLabels {
         let settled = self.settled()?;
         let connection = self.connect(if settled { "mode=ro&immutable=1" } else { "mode=ro" })?;
         let marks = vec!["?"; query.types.len()].join(",");
+        let columns = COLUMNS.join(", ");
         let sql = format!(
-            "SELECT label_assertion_id, event_id, label_type, label_value, effective_time, observed_time, payload_hash, \
-             assertion_json, platform_run_id, source_type, actor_id \
-             FROM ls_label_timeline WHERE (platform_run_id = ? AND label_type IN ({marks})) \
+            "SELECT {columns} FROM ls_label_timeline WHERE (platform_run_id = ? AND label_type IN ({marks})) \
              OR typeof(label_assertion_id) <> 'text' OR typeof(platform_run_id) <> 'text' \
              OR typeof(event_id) <> 'text' OR typeof(label_type) <> 'text'"
         );
@@ -102,51 +126,31 @@ impl LabelTimeline for SqliteLabels {
         let mut rows = statement.query(params_from_iter(values)).map_err(unavailable)?;
         let mut tape = Tape::new();
         while let Some(row) = rows.next().map_err(unavailable)? {
-            let text = |i: usize| -> Result<Option<&str>, LabelError> {
-                let value = row.get_ref(i).map_err(unavailable)?;
-                value.as_str_or_null().map_err(|e| LabelError::inconsistent(self.place(), format!("column {i}: {e}")))
-            };
-            let columns = [text(0)?, text(1)?, text(2)?, text(8)?];
-            let [Some(id), Some(event_id), Some(label_type), Some(run)] = columns else {
-                let [id, ..] = columns.map(|c| c.unwrap_or("NULL"));
+            let (mut fault, columns) = self.columns(row)?;
+            let [id, event_id, label_type, run, value, effective, observed, payload_hash, json, ..] = columns;
+            let (Some(id), Some(event_id), Some(label_type), Some(_)) = (id, event_id, label_type, run) else {
+                let id = id.unwrap_or("NULL");
                 return Err(LabelError::inconsistent(
                     self.place(),
                     format!("the row of assertion {id} lacks label_assertion_id, platform_run_id, event_id or label_type"),
                 ));
             };
-            let (value, effective, payload_hash) = (text(3)?, text(4)?, text(6)?);
-            let embedded = match text(7)? {
-                None => None,
-                Some(json) => {
-                    let doc = tape
-                        .parse(json.as_bytes())
-                        .map_err(|e| LabelError::inconsistent(self.place(), format!("assertion_json of {id}: {e}")))?;
-                    let columns = [
-                        ("label_assertion_id", Some(id)),
-                        ("label_type", Some(label_type)),
-                        ("label_value", value),
-                        ("effective_time", effective),
-                        ("payload_hash", payload_hash),
-                        ("source_type", text(9)?),
-                        ("actor_id", text(10)?),
-                    ];
-                    Some(
-                        agreed(doc, &columns, &[("platform_run_id", Some(run)), ("event_id", Some(event_id))])
-                            .map_err(|what| LabelError::inconsistent(self.place(), format!("assertion_json of {id}: {what}")))?,
-                    )
-                }
-            };
+            let own = json.map(|json| Own::of(json, &columns, &mut tape)).unwrap_or_default();
+            fault = fault.or_else(|| own.fault.map(|what| format!("its assertion_json: {what}")));
             let assertion = Assertion {
                 id,
                 event_id,
                 label_type,
                 value,
                 effective: effective.map(Stamp::Text),
-                observed: text(5)?.map(Stamp::Text),
-                embedded_observed: embedded.as_ref().and_then(|e| e.as_deref()).map(Stamp::Text),
+                observed: observed.map(Stamp::Text),
+                embedded_observed: own.observed.as_deref().map(Stamp::Text),
                 payload_hash,
+                fault: fault.as_deref(),
             };
-            if sink(assertion).is_break() {
+            // Where the two copies name two events, it may be about either.
+            let other = own.event_id.as_deref().map(|event_id| Assertion { event_id, ..assertion });
+            if std::iter::once(assertion).chain(other).any(|assertion| sink(assertion).is_break()) {
                 break;
             }
         }
@@ -157,36 +161,81 @@ impl LabelTimeline for SqliteLabels {
     }
 }
 
-/// The observed time inside the assertion, after holding its other fields against the columns. What
-/// the assertion does not mention is no difference.
-fn agreed<'t>(doc: Doc<'t>, columns: &[(&str, Option<&str>)], subject: &[(&str, Option<&str>)]) -> Result<Option<Cow<'t, str>>, String> {
-    let root = doc.root();
-    if root.kind() != Kind::Object {
-        return Err(format!("expected an object, found {}", root.kind()));
-    }
-    if let Some(key) = doc.duplicate_key() {
-        return Err(format!("the key `{key}` stands twice in one object"));
-    }
-    let inner = root.get("label_subject_key");
-    let fields = columns.iter().map(|c| (Some(root), c)).chain(subject.iter().map(|c| (inner, c)));
-    for (object, (what, column)) in fields {
-        let Some(field) = object.and_then(|o| o.get(what)) else { continue };
-        let same = match (field.str(), *column) {
-            (Some(field), Some(column)) => field == column || (*what == "effective_time" && same_instant(&field, column)),
-            (None, None) => field.is_null(),
-            _ => false,
+/// What the assertion itself says, held against the columns. What it does not mention is no difference.
+#[derive(Default)]
+struct Own<'t> {
+    observed: Option<Cow<'t, str>>,
+    /// The event that it is about, where that is not the one of the column.
+    event_id: Option<Cow<'t, str>>,
+    /// What differs, or why it cannot be read.
+    fault: Option<String>,
+}
+
+impl<'t> Own<'t> {
+    fn of(json: &'t str, columns: &Texts<'_>, tape: &'t mut Tape) -> Self {
+        let broken = |fault: String| Own { fault: Some(fault), ..Own::default() };
+        let doc = match tape.parse(json.as_bytes()) {
+            Ok(doc) => doc,
+            Err(e) => return broken(e.to_string()),
         };
-        if !same {
-            return Err(format!("{what} differs from its column"));
+        let root = doc.root();
+        if root.kind() != Kind::Object {
+            return broken(format!("expected an object, found {}", root.kind()));
         }
-    }
-    match root.get("observed_time") {
-        Some(field) if !field.is_null() => field.str().map(Some).ok_or_else(|| "observed_time is not text".into()),
-        _ => Ok(None),
+        if let Some(key) = doc.duplicate_key() {
+            return broken(format!("the key `{}` stands twice in one object", clip(&key, 80)));
+        }
+        let (subject, mut own) = (root.get("label_subject_key"), Own::default());
+        for (name, column) in COLUMNS.iter().zip(columns) {
+            let object = match *name {
+                "platform_run_id" | "event_id" => subject,
+                // What differs in time is told apart from what differs otherwise, and the assertion is no part of itself.
+                "observed_time" | "assertion_json" => None,
+                _ => Some(root),
+            };
+            let Some(field) = object.and_then(|o| o.get(name)) else { continue };
+            let text = field.str();
+            let same = match (&text, *column) {
+                (Some(field), Some(column)) => field == column || (*name == "effective_time" && same_instant(field, column)),
+                (None, None) => field.is_null(),
+                _ => false,
+            };
+            if !same {
+                own.fault.get_or_insert_with(|| format!("{name} differs from its column"));
+                own.event_id = own.event_id.or(text.filter(|_| *name == "event_id"));
+            }
+        }
+        match root.get("observed_time").filter(|field| !field.is_null()).map(|field| field.str()) {
+            Some(None) => own.fault = own.fault.or_else(|| Some("observed_time is not text".to_owned())),
+            observed => own.observed = observed.flatten(),
+        }
+        own
     }
 }
 
 /// Whether two spellings mean one instant.
 fn same_instant(a: &str, b: &str) -> bool {
     matches!((Instant::parse(a), Instant::parse(b)), (Ok(a), Ok(b)) if a == b)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_timeline_is_found_below_a_folder_of_any_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join(std::ffi::OsStr::from_bytes(b"l\xff\xc3?#%&mode=rwc"));
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("labels.db");
+        Connection::open(dir.path().join("labels.db")).unwrap().execute_batch("CREATE TABLE ls_label_timeline (x)").unwrap();
+        std::fs::copy(dir.path().join("labels.db"), &path).unwrap();
+        for options in ["mode=ro", "mode=ro&immutable=1"] {
+            let connection = SqliteLabels::new(path.clone()).connect(options).unwrap();
+            let rows = connection.query_row("SELECT count(*) FROM ls_label_timeline", [], |row| row.get::<_, i64>(0));
+            assert_eq!(rows.unwrap(), 0, "{options}");
+        }
+    }
 }

@@ -2,10 +2,11 @@
 //! them: the line as it stands, or the row of a Parquet file with all its columns.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Int32Type, Int64Type};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch};
+use arrow::datatypes::DataType;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value};
 
@@ -76,9 +77,11 @@ fn of_columns(path: &Path, name: &str, sink: &mut WholeSink<'_>) -> Result<(), L
 enum Column {
     Text(arrow::array::StringArray),
     Int64(arrow::array::Int64Array),
-    Int32(arrow::array::Int32Array),
+    UInt64(arrow::array::UInt64Array),
     Bool(arrow::array::BooleanArray),
     Struct(arrow::array::StructArray, Vec<(String, Column)>),
+    /// Where the items of each row lie in the column of all items; nothing where the row is null.
+    List(Vec<Option<Range<usize>>>, Box<Column>),
     Null,
 }
 
@@ -92,16 +95,52 @@ fn column(array: &ArrayRef, name: &str, what: &str) -> Result<Column, LabelError
     Ok(match array.data_type() {
         DataType::Null => Column::Null,
         DataType::Boolean => Column::Bool(array.as_boolean().clone()),
-        DataType::Int64 => Column::Int64(array.as_primitive::<Int64Type>().clone()),
-        DataType::Int32 => Column::Int32(array.as_primitive::<Int32Type>().clone()),
+        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => Column::Int64(widened(array, name)?),
+        DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => Column::UInt64(widened(array, name)?),
         DataType::Struct(fields) => {
             let whole = array.as_struct();
             let inner = fields.iter().zip(whole.columns());
             let inner = inner.map(|(field, array)| Ok((field.name().clone(), column(array, name, field.name())?)));
             Column::Struct(whole.clone(), inner.collect::<Result<_, LabelError>>()?)
         }
+        DataType::List(_) => {
+            let list = array.as_list::<i32>();
+            let at = list.offsets().windows(2).map(|ends| ends.iter().map(|end| *end as usize).collect());
+            listed(array, at, list.values(), name, what)?
+        }
+        DataType::LargeList(_) => {
+            let list = array.as_list::<i64>();
+            let at = list.offsets().windows(2).map(|ends| ends.iter().map(|end| *end as usize).collect());
+            listed(array, at, list.values(), name, what)?
+        }
+        DataType::FixedSizeList(_, size) => {
+            let size = usize::try_from(*size).unwrap_or_default();
+            let at = (0..array.len()).map(|row| vec![row * size, (row + 1) * size]);
+            listed(array, at, array.as_fixed_size_list().values(), name, what)?
+        }
         _ => Column::Text(texts(array, name, what)?),
     })
+}
+
+/// Whole numbers of one sign in their widest form, which holds each exactly.
+fn widened<T: ArrowPrimitiveType>(array: &ArrayRef, name: &str) -> Result<PrimitiveArray<T>, LabelError> {
+    let wide = arrow::compute::cast(array, &T::DATA_TYPE).map_err(|e| LabelError::inconsistent(name, e))?;
+    Ok(wide.as_primitive::<T>().clone())
+}
+
+/// A column of lists, of which each row's begins and ends at two places in the column of all items.
+fn listed(
+    array: &ArrayRef,
+    ends: impl Iterator<Item = Vec<usize>>,
+    items: &ArrayRef,
+    name: &str,
+    what: &str,
+) -> Result<Column, LabelError> {
+    let ranges = ends.enumerate().map(|(row, ends)| match ends.as_slice() {
+        [from, to] if array.is_valid(row) => Some(*from..*to),
+        _ => None,
+    });
+    Ok(Column::List(ranges.collect(), Box::new(column(items, name, what)?)))
 }
 
 impl Column {
@@ -109,11 +148,16 @@ impl Column {
         match self {
             Column::Text(a) => a.is_valid(row).then(|| Value::String(a.value(row).to_owned())),
             Column::Int64(a) => a.is_valid(row).then(|| Value::from(a.value(row))),
-            Column::Int32(a) => a.is_valid(row).then(|| Value::from(a.value(row))),
+            Column::UInt64(a) => a.is_valid(row).then(|| Value::from(a.value(row))),
             Column::Bool(a) => a.is_valid(row).then(|| Value::Bool(a.value(row))),
             Column::Struct(a, fields) => a
                 .is_valid(row)
                 .then(|| Value::Object(fields.iter().filter_map(|(key, column)| Some((key.clone(), column.value(row)?))).collect())),
+            // A list keeps its nulls, which stand for their places; a field that is null is one that is not there.
+            Column::List(ranges, items) => {
+                let range = ranges.get(row)?.clone()?;
+                Some(Value::Array(range.map(|at| items.value(at).unwrap_or(Value::Null)).collect()))
+            }
             Column::Null => None,
         }
     }

@@ -113,8 +113,11 @@ impl Index {
                 cover.files.insert((raw.file.clone(), raw.bytes));
             }
             cover.records.extend(segment.sidecar.record_ranges.iter().map(|span| span.range()));
-            if let (Some(range), false) = (segment.sidecar.attested(), lane.kind.dense()) {
-                cover.counted.push((range, segment.sidecar.single_files));
+            let (range, count) = (segment.sidecar.range(), segment.sidecar.single_files);
+            match segment.sidecar.attested() {
+                _ if lane.kind.dense() => cover.known.push((range, count)),
+                Some(range) => cover.counted.push((range, count)),
+                None => {}
             }
         }
         cover.records = merged(std::mem::take(&mut cover.records));
@@ -144,6 +147,8 @@ pub struct Cover {
     files: BTreeSet<(String, u64)>,
     /// Offsets that are sealed for certain.
     records: Vec<OffsetRange>,
+    /// Of a dense kind, the ranges of the segments, and how many single-record files were in each.
+    known: Vec<(OffsetRange, u64)>,
     /// Attested ranges of a sparse kind, and how many single-record files were in each.
     counted: Vec<(OffsetRange, u64)>,
 }
@@ -154,8 +159,8 @@ impl Cover {
         self.files.iter().any(|(file, size)| file == name && *size == bytes)
     }
 
-    /// Which of these single records (sorted) are sealed. Of a sparse kind it is known how many there were in
-    /// a range: where there are more now, all of them are read.
+    /// Which of these single records (sorted) are sealed. It is known how many there were in a range: where there are more
+    /// now, or of a dense kind others, all of them are read, for a new one may contradict what was sealed (O057).
     pub fn singles(&self, offsets: &[crate::contract::Offset]) -> Vec<bool> {
         let between = |range: &OffsetRange| {
             let (from, to) = (offsets.partition_point(|o| *o < range.start), offsets.partition_point(|o| *o <= range.end));
@@ -166,6 +171,12 @@ impl Cover {
             let inside = between(range);
             if inside.len() as u64 <= *count {
                 sealed.get_mut(inside).into_iter().flatten().for_each(|slot| *slot = true);
+            }
+        }
+        for (range, count) in &self.known {
+            let inside = between(range);
+            if inside.len() as u64 != *count {
+                sealed.get_mut(inside).into_iter().flatten().for_each(|slot| *slot = false);
             }
         }
         sealed

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use arrow::array::{Array, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, StringArray};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::TimestampMicrosecondType;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -16,7 +16,8 @@ use super::columns::{DECLARED, ENVELOPE, EVENT_ID, FIELD, HASH, OFFSET, SCENARIO
 use super::{Segment, invalid};
 use crate::contract::Offset;
 use crate::contract::intent::OffsetRange;
-use crate::source::columns::{Columns, Offsets};
+use crate::engine::offsets::Offsets;
+use crate::source::columns::Columns;
 use crate::source::payload::{FieldColumn, Payload};
 use crate::source::{Decoder, Delivery, EventRecord, Needs, ReadScope, Sink, SourceError, of_store};
 use crate::store::Store;
@@ -50,10 +51,7 @@ fn text(batch: &RecordBatch, name: &str) -> Option<StringArray> {
 }
 
 fn offsets(batch: &RecordBatch) -> Option<Offsets> {
-    match batch.column_by_name(OFFSET)?.as_primitive_opt::<Int64Type>() {
-        Some(dense) => Some(Offsets::Dense(dense.clone())),
-        None => text(batch, OFFSET).map(Offsets::Text),
-    }
+    Offsets::of(batch.column_by_name(OFFSET)?.as_ref()).ok()
 }
 
 impl Batch {
@@ -143,7 +141,7 @@ pub(super) fn deliver(
         let offsets = offsets(&batch).ok_or_else(|| broken("a column of another type than its sidecar says"))?;
         let mut wanted = BooleanBufferBuilder::new(offsets.len());
         for row in 0..offsets.len() {
-            let offset = offsets.get(row).filter(|o| checked.next(*o));
+            let offset = offsets.checked(row).filter(|o| checked.next(*o));
             let offset = offset.ok_or_else(|| broken("offsets out of order or outside its range"))?;
             wanted.append(all_wanted || scope.wants(offset));
         }
