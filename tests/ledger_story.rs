@@ -371,6 +371,7 @@ fn supersession_links_both_ways_and_needs_a_target_that_exists() {
     }
     let again = w.run("train").expect(0);
     assert!(again.err.contains("SUPERSEDED") && again.err.contains(new), "{}", again.err);
+    assert_eq!((&corrected["superseded_by"], by(&w.build("train"))), (&json!([]), json!(new)));
     // The correction is declared when its pins are proved and completed with its end, once each.
     let types = w.event_types("request.second");
     let at = |name: &str| types.iter().position(|t| t == name).unwrap();

@@ -406,6 +406,26 @@ impl Kills {
     }
 }
 
+/// Processor time in ms and voluntary switches of all threads.
+pub(crate) fn usage(pid: u32) -> (u64, u64) {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    let switches = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().map(|task| {
+        let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        let line = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:")).unwrap_or("0").trim().to_owned();
+        line.parse::<u64>().unwrap_or(0)
+    });
+    (ticks * 10, switches.sum())
+}
+
+/// Waits until a process that has nothing to do has looked round so many times: what it does not do meanwhile,
+/// it does not do by itself.
+pub(crate) fn woken(pid: u32, times: u64) {
+    let before = usage(pid).1;
+    wait_for("a process to wake up", Duration::from_secs(60), || usage(pid).1 >= before + times);
+}
+
 pub(crate) fn outcome(child: Child) -> Output {
     Output::of(child.wait_with_output().unwrap())
 }

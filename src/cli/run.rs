@@ -11,7 +11,7 @@ use crate::ledger::LedgerError;
 use crate::pipeline::admit::Supersession;
 use crate::pipeline::gate::Env;
 use crate::pipeline::run::{self, GateView, Gatekeeper, Halt, Host, Request, RunResult, Verdict};
-use crate::prove::supersession::superseded_by;
+use crate::prove::supersession::{Correction, superseded_by};
 use crate::text::{grouped, safe};
 
 /// Arguments of `ofs run`.
@@ -161,22 +161,25 @@ fn execute(
         message: format!("the build panicked: {e}"),
         hint: Some("the run is still on record; `ofs resume` goes on with it".into()),
     })?;
-    let result = result?;
+    let mut result = result?;
     super::warn(trouble);
+    let corrections = corrections(context, &result);
+    result.document["superseded_by"] = corrections.iter().map(Correction::to_json).collect();
     print(context, &result);
-    warn_superseded(context, &result);
+    for correction in corrections {
+        eprintln!("{}", correction.line().text);
+    }
     Ok(result.exit)
 }
 
-/// A data set that was published before may have been corrected since: whoever asks for it again is told.
-fn warn_superseded(context: &Context, result: &RunResult) {
+/// A data set that was published before may have been corrected since: whoever asks for it again is told
+/// (O123). Where the store cannot be asked, nothing is said of it.
+fn corrections(context: &Context, result: &RunResult) -> Vec<Correction> {
     let id = result.text("/dataset/manifest_id");
     let run = result.text("/dataset/manifest_ref").split('/').next().unwrap_or_default();
-    let (Ok(env), false) = (context.env(), id.is_empty()) else { return };
+    let (Ok(env), false) = (context.env(), id.is_empty()) else { return Vec::new() };
     let ledger = context.reader().ok().flatten();
-    for correction in superseded_by(&env, ledger.as_ref(), run, id).unwrap_or_default() {
-        eprintln!("{}", correction.line().text);
-    }
+    superseded_by(&env, ledger.as_ref(), run, id).unwrap_or_default()
 }
 
 #[cfg(unix)]
