@@ -37,8 +37,9 @@ pub fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
     let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
     let start = out.len();
     out.resize(start + 2 * bytes.len(), 0);
-    for (pair, byte) in out.get_mut(start..).unwrap_or_default().chunks_exact_mut(2).zip(bytes) {
-        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+    // As arrays: copied as slices, each pair would be a call.
+    for (pair, byte) in out.get_mut(start..).unwrap_or_default().as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        *pair = [digit(byte >> 4), digit(byte & 15)];
     }
 }
 
@@ -57,12 +58,10 @@ pub fn unhex32(text: &str) -> Option<[u8; 32]> {
     };
     let mut out = [0u8; 32];
     let mut seen = 0;
-    for (slot, pair) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-        if let [high, low] = pair {
-            let (high, low) = (value(*high), value(*low));
-            seen |= high | low;
-            *slot = high << 4 | low & 15;
-        }
+    for (slot, [high, low]) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+        let (high, low) = (value(*high), value(*low));
+        seen |= high | low;
+        *slot = high << 4 | low & 15;
     }
     (seen < 16).then_some(out)
 }

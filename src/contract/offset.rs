@@ -141,8 +141,8 @@ impl Offset {
     /// Big-endian bytes, for digests and sorted spill files.
     pub fn to_bytes(self) -> [u8; 24] {
         let mut bytes = [0; 24];
-        for (slot, byte) in bytes.iter_mut().zip(self.0.iter().flat_map(|word| word.to_be_bytes())) {
-            *slot = byte;
+        for (slot, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(self.0) {
+            *slot = word.to_be_bytes();
         }
         bytes
     }
@@ -150,8 +150,8 @@ impl Offset {
     /// The inverse of [`Offset::to_bytes`].
     pub fn from_bytes(bytes: [u8; 24]) -> Self {
         let mut words = [0u64; 3];
-        for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-            *word = chunk.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        for (word, chunk) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *word = u64::from_be_bytes(*chunk);
         }
         Offset(words)
     }

@@ -167,8 +167,8 @@ fn set(hashes: &mut [Hash], at: usize, hash: Hash) {
 
 fn words(bytes: &[u8]) -> [u32; 8] {
     let mut words = [0; 8];
-    for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
-        *word = bytes.try_into().map_or(0, u32::from_le_bytes);
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *word = u32::from_le_bytes(*bytes);
     }
     words
 }
@@ -181,8 +181,8 @@ fn last(platform: Platform, mut value: [u32; 8], flags: u8, rest: &[u8]) -> Hash
     }
     platform.compress_in_place(&mut value, &block, rest.len() as u8, 0, flags | CHUNK_END | ROOT);
     let mut hash = [0; OUT_LEN];
-    for (bytes, word) in hash.chunks_exact_mut(4).zip(value) {
-        bytes.copy_from_slice(&word.to_le_bytes());
+    for (bytes, word) in hash.as_chunks_mut::<4>().0.iter_mut().zip(value) {
+        *bytes = word.to_le_bytes();
     }
     hash
 }

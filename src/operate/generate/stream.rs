@@ -55,8 +55,8 @@ impl Draw {
     /// An id of 32 hex digits.
     pub(super) fn id(&mut self) -> [u8; 32] {
         let mut hex = [0; 32];
-        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.take::<16>()) {
-            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+        for (pair, byte) in hex.as_chunks_mut::<2>().0.iter_mut().zip(self.take::<16>()) {
+            *pair = [digit(byte >> 4), digit(byte & 15)];
         }
         hex
     }
