@@ -95,3 +95,15 @@ fn what_has_several_answers_is_refused_and_never_chosen() {
     w.write(&format!("store/{FLIGHTS_RUN}/sr/run_facts_view/other.json"), facts.values().next().unwrap());
     w.ofs(&["intent", "new", "--asof", ASOF, "--features", "aircraft_history@v2", "--json"]).refused(3, "AMBIGUOUS_INPUT");
 }
+
+#[cfg(unix)]
+#[test]
+fn what_a_build_may_not_read_no_intent_is_made_of() {
+    let w = Workspace::flights();
+    let outside = tempfile::tempdir().unwrap();
+    let elsewhere = outside.path().join("assertions.jsonl");
+    std::fs::rename(w.path("labels/assertions.jsonl"), &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, w.path("labels/assertions.jsonl")).unwrap();
+    w.ofs(&["intent", "new", "--asof", ASOF, "--json"]).refused(3, "REF_ACCESS_DENIED");
+    w.run("train").refused(3, "REF_ACCESS_DENIED");
+}

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 
 pub(crate) use audit::on_record;
-pub(crate) use corridor::event_logs;
+pub(crate) use corridor::{event_logs, timeline};
 pub use outcome::RunResult;
 
 use self::corridor::{Attempt, Right};

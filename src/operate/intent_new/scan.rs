@@ -145,7 +145,7 @@ impl TypeFound {
 /// Counts the assertions of each type; those known at the cut-off are all where none is given.
 pub(super) fn labels(env: &Env, run: &str, types: &BTreeSet<String>, asof: Option<Instant>) -> Result<Vec<TypeFound>, Refusal> {
     let unavailable = |e: labels::LabelError| Refusal::new(e.code, PHASE, e.to_string());
-    let timeline = labels::open(&env.config.path("labels")).map_err(unavailable)?;
+    let timeline = run::timeline(env)?;
     let blank = |name: &String| TypeFound { label_type: name.clone(), assertions: 0, known: 0, latest: None, unreadable: 0 };
     let mut found: BTreeMap<&str, TypeFound> = types.iter().map(|name| (name.as_str(), blank(name))).collect();
     let query = LabelQuery { platform_run_id: run, types };

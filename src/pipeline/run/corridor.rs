@@ -88,7 +88,7 @@ pub(crate) fn event_logs(env: &Env, run: &str) -> Result<Vec<Box<dyn EventLog>>,
 }
 
 /// The label store, through the evidence corridor.
-pub(super) fn timeline(env: &Env) -> Result<Box<dyn labels::LabelTimeline>, Refusal> {
+pub(crate) fn timeline(env: &Env) -> Result<Box<dyn labels::LabelTimeline>, Refusal> {
     let found = env
         .corridor("")
         .file(RefType::LabelTimeline, env.config.text("paths", "labels"), "to resolve labels as they were known")
