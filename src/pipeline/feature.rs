@@ -294,8 +294,8 @@ impl Drafted {
     /// # Errors
     /// `DIGEST_MISMATCH` naming the part; the store's.
     pub fn check_staged(&self, env: &Env) -> Result<(), Refusal> {
-        for file in &self.files {
-            env.check(Phase::Publication)?;
+        let check = |(): &mut (), part: usize| {
+            let Some(file) = self.files.get(part) else { return Ok(()) };
             let staged = self.staged_ref(file);
             let placed = self.pinned.dataset_ref().join(&file.path);
             let found = crate::store::digest(env.store.as_ref(), &staged)
@@ -308,8 +308,9 @@ impl Drafted {
                         format!("found {digest} ({bytes} bytes)"),
                     ]));
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        parallel::each(env, Phase::Publication, self.files.len(), || (), check, |()| Ok(()))
     }
 
     /// Where a part lies before publication.
