@@ -415,10 +415,19 @@ fn no_command_writes_where_inputs_or_published_data_lie() {
     refused(&["demo", "clean", "--headless", "--record"], "labels/d.jsonl");
     refused(&["demo", "clean", "--headless", "--out"], "labels/demo");
     refused(&["generate", "--events", "10"], "bus/generated");
+    // However many folders on the way are not there yet.
+    refused(&["generate", "--events", "10"], "bus/new/and/deep");
+    refused(&["generate", "--events", "10"], "nowhere/../bus/new/deep");
+    refused(&["demo", "clean", "--headless", "--out"], &format!("{store}/archive/new/deep"));
+    refused(&["init", "--from", w.path("").to_str().unwrap()], "labels/new/deep");
     for (variable, value, key) in [("OFS_PATHS_LOGS", "labels", "paths.labels"), ("OFS_PATHS_SCRATCH", "bus/x", "paths.bus")] {
         let output = w.ofs_with(&[(variable, value)], &["config", "check", "--json"]).refused(2, "CONFIG_INVALID");
         assert!(output.err.contains(key) && output.err.contains(variable), "{}", output.err);
     }
+    // Settings that cannot be read do not take the inputs' protection away.
+    w.write("ofs.toml", "[limits]\nmemroy = \"1GiB\"\n");
+    w.ofs(&["generate", "--events", "10", w.path("labels/generated").to_str().unwrap(), "--json"]).refused(2, "CONFIG_INVALID");
+    std::fs::remove_file(w.path("ofs.toml")).unwrap();
     assert!(w.inputs() == inputs && w.published(FLIGHTS_RUN) == published);
     // What is asked for elsewhere is written, exports go to their own place in the store, and a timeline that is
     // configured and not there yet is made where it is looked for.

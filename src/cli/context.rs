@@ -1,7 +1,7 @@
 //! What every command starts from: the configuration, and doors to the store and the ledger.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -168,5 +168,10 @@ fn may_write(config: &Config, path: &Path) -> Result<(), Failure> {
 /// A workspace has its folders by names that an input may have elsewhere; what counts is where it is put.
 pub(crate) fn may_fill(config: &Config, folder: &Path) -> Result<(), Failure> {
     let folder = std::path::absolute(folder)?;
-    folder.parent().filter(|parent| parent.exists()).map_or(Ok(()), |parent| may_write(config, parent))
+    let Some(parent) = folder.parent() else { return Ok(()) };
+    // Folders on the way that are not there yet are made; what holds the first of them decides. Where a step leads up
+    // again, that is not the nearest one that is there.
+    let climbs = folder.components().any(|step| step == Component::ParentDir);
+    let home = parent.ancestors().find(|home| climbs || home.exists()).unwrap_or(parent);
+    may_write(config, home)
 }

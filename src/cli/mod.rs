@@ -235,10 +235,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Schema(args) => return schema::run(cli.json, &args),
         Command::Completions(args) => return completions::run(cli.json, &args, Cli::command()),
         Command::Generate(args) => {
-            // A workspace with settings that cannot be used has no inputs to keep.
-            if let Ok(context) = Context::load(cli.workspace.as_deref(), cli.json) {
-                context.may_fill(args.dir())?;
-            }
+            Context::load(cli.workspace.as_deref(), cli.json)?.may_fill(args.dir())?;
             return generate::run(cli.json, args);
         }
         command => command,

@@ -164,22 +164,27 @@ fn execute(
     let mut result = result?;
     super::warn(trouble);
     let corrections = corrections(context, &result);
-    result.document["superseded_by"] = corrections.iter().map(Correction::to_json).collect();
+    if let Ok(found) = &corrections {
+        result.document["superseded_by"] = found.iter().map(Correction::to_json).collect();
+    }
     print(context, &result);
-    for correction in corrections {
-        eprintln!("{}", correction.line().text);
+    match corrections {
+        Ok(found) => found.iter().for_each(|correction| eprintln!("{}", correction.line().text)),
+        Err(why) => eprintln!("warning: whether the data set was corrected since cannot be told: {}", safe(&why.message)),
     }
     Ok(result.exit)
 }
 
 /// A data set that was published before may have been corrected since: whoever asks for it again is told
-/// (O123). Where the store cannot be asked, nothing is said of it.
-fn corrections(context: &Context, result: &RunResult) -> Vec<Correction> {
+/// (O123). Where the store cannot be asked, that is no answer.
+fn corrections(context: &Context, result: &RunResult) -> Result<Vec<Correction>, Failure> {
     let id = result.text("/dataset/manifest_id");
     let run = result.text("/dataset/manifest_ref").split('/').next().unwrap_or_default();
-    let (Ok(env), false) = (context.env(), id.is_empty()) else { return Vec::new() };
+    if id.is_empty() {
+        return Ok(Vec::new());
+    }
     let ledger = context.reader().ok().flatten();
-    superseded_by(&env, ledger.as_ref(), run, id).unwrap_or_default()
+    Ok(superseded_by(&context.env()?, ledger.as_ref(), run, id)?)
 }
 
 #[cfg(unix)]

@@ -50,7 +50,9 @@ pub(super) const EFFECTIVE_BAD: i32 = 4;
 
 /// The store cannot be trusted about it; why stands where the value outside the vocabulary would.
 pub(super) const FAULTY: i32 = 8;
-/// Most characters of that.
+/// It has an observed time of its own that cannot be read.
+pub(super) const UNREAD: i32 = 16;
+/// Most characters of a fault.
 const MAX_FAULT: usize = 200;
 
 /// The store as this attempt found it (O091).
@@ -180,6 +182,9 @@ impl<'i> Intake<'i> {
         }
         if assertion.fault.is_some() {
             flags |= FAULTY;
+        }
+        if assertion.unread {
+            flags |= UNREAD;
         }
         self.event_id.append_value(assertion.event_id);
         self.label_type.append_value(label_type as i32);

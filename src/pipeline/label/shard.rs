@@ -12,7 +12,7 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::{Int32Type, Int64Type};
 use serde_json::{Value, json};
 
-use super::intake::{Assertions, EFFECTIVE_BAD, FAULTY, OBSERVED_BAD, OBSERVED_DIFFERS, OUTSIDE, column, id_digest};
+use super::intake::{Assertions, EFFECTIVE_BAD, FAULTY, OBSERVED_BAD, OBSERVED_DIFFERS, OUTSIDE, UNREAD, column, id_digest};
 use super::{KEPT, PHASE, decision_schema, maturity_cutoff};
 use crate::contract::ReasonCode;
 use crate::digest::pieces::Pieces;
@@ -463,8 +463,9 @@ impl<'d> Decide<'d> {
                 own,
             )
         } else if flags & FAULTY != 0 {
-            // Of what was observed later nothing is taken, so nothing in it can be wrong.
-            if observed.is_some() && !known {
+            // Of what was observed later nothing is taken, so nothing in it can be wrong: but that it was later, both
+            // of its copies have to say.
+            if observed.is_some() && !known && flags & UNREAD == 0 {
                 return true;
             }
             (ReasonCode::LabelTimelineInconsistent, claims.other_value.value(row).to_owned(), observed)

@@ -100,6 +100,8 @@ pub struct Question<'q> {
 /// An assertion as it stands, with what is wrong with it by itself.
 struct Claim {
     told: Considered,
+    /// Whether it was observed by the cut-off.
+    known: bool,
     fault: Option<String>,
     content: Vec<Option<String>>,
 }
@@ -116,7 +118,7 @@ impl Claim {
         let fault = if assertion.embedded_observed.is_some_and(|own| own.instant() != observed) {
             Some("its column and the assertion itself say different observed times")
         } else if let Some(fault) = assertion.fault {
-            Some(fault).filter(|_| known || observed.is_none())
+            Some(fault).filter(|_| known || observed.is_none() || assertion.unread)
         } else if observed.is_none() {
             Some("its observed_time is not an RFC 3339 instant")
         } else if known && assertion.effective.is_some_and(|t| t.instant().is_none()) {
@@ -147,7 +149,7 @@ impl Claim {
             verdict: Verdict::Untrusted,
             why: String::new(),
         };
-        Claim { told, fault: fault.map(str::to_owned), content }
+        Claim { told, known, fault: fault.map(str::to_owned), content }
     }
 }
 
@@ -214,14 +216,15 @@ pub fn tell(
     Ok((decided, claims.into_iter().map(|c| c.told).collect()))
 }
 
-/// One id, two contents: neither can be trusted.
+/// One id, two contents that were both known: neither can be trusted. What was observed later is none of the build's
+/// knowledge, and an id that is used again then says nothing against it.
 fn contradicted(claims: &mut [Claim]) {
     let mut contents: BTreeMap<String, BTreeSet<Vec<Option<String>>>> = BTreeMap::new();
-    for claim in claims.iter() {
+    for claim in claims.iter().filter(|claim| claim.known) {
         contents.entry(claim.told.assertion_id.clone()).or_default().insert(claim.content.clone());
     }
     for claim in claims {
-        if claim.fault.is_none() && contents.get(&claim.told.assertion_id).is_some_and(|c| c.len() > 1) {
+        if claim.fault.is_none() && claim.known && contents.get(&claim.told.assertion_id).is_some_and(|c| c.len() > 1) {
             claim.fault = Some("this assertion id stands for two contents".into());
         }
     }
@@ -229,10 +232,10 @@ fn contradicted(claims: &mut [Claim]) {
 
 /// Latest observed wins among what was known; several values at that instant are a CONFLICT.
 fn resolve(claims: &mut [&mut Claim], cutoff: Instant) -> Decided {
-    let mut seen: BTreeSet<String> = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     let mut known: Vec<usize> = Vec::new();
     for (at, claim) in claims.iter_mut().enumerate() {
-        let first = seen.insert(claim.told.assertion_id.clone());
+        let first = seen.insert((claim.told.assertion_id.clone(), claim.told.observed));
         let observed = claim.told.observed.unwrap_or(cutoff);
         let (verdict, why) = match claim.fault.take() {
             Some(fault) => (Verdict::Untrusted, fault),
@@ -289,6 +292,7 @@ mod tests {
             observed: Some(Stamp::Text(observed)),
             embedded_observed: None,
             fault: None,
+            unread: false,
             payload_hash: None,
         };
         Claim::of(assertion, &question)
@@ -317,6 +321,8 @@ mod tests {
         );
         assert_eq!(judged(vec![claim("1", "a", first), claim("1", "a", first)]), (vec!["TAKEN", "REPEATED"], "RESOLVED", taken("1")));
         assert_eq!(judged(vec![claim("1", "a", second), claim("1", "b", first)]), (vec!["UNTRUSTED", "UNTRUSTED"], "NOT_FOUND", None));
+        // An id that is used again after the cut-off changes nothing of what was known.
+        assert_eq!(judged(vec![claim("1", "b", late), claim("1", "a", first)]), (vec!["LATE", "TAKEN"], "RESOLVED", taken("1")));
         assert_eq!(judged(vec![claim("2", "z", first), claim("1", "a", "yesterday")]), (vec!["UNTRUSTED", "UNTRUSTED"], "NOT_FOUND", None));
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::audit;
 use super::halt::Standing;
-use super::heartbeat::{Heartbeat, Ready};
+use super::heartbeat::{Heartbeat, Lost, Ready};
 use super::outcome::{self, Parts, RunResult};
 use super::walk::{Facts, Keeper, Reached, Story, Untold, draft};
 use super::{GateView, Gatekeeper, Host, Verdict, done};
@@ -519,7 +519,7 @@ impl<'a> Attempt<'a> {
 
     /// Writes the end of the attempt into the ledger and makes the result.
     fn close(self, outcome: Result<(&'static str, Published), Stop>) -> Result<RunResult, LedgerError> {
-        match outcome {
+        match outcome.map_err(|stop| self.blamed(stop)) {
             Ok((outcome, published)) => {
                 let mut evidence = self.evidence.clone();
                 evidence.insert("publication".into(), json!(published.receipt_ref.as_str()));
@@ -586,7 +586,19 @@ impl<'a> Attempt<'a> {
     /// Whether this owner may not write any more. Asked before anything is left in the store about a refusal,
     /// which may itself come of having been replaced.
     fn replaced(&self) -> bool {
-        self.heart.lost() || matches!(self.host.ledger.holds(&self.lease), Ok(false))
+        self.heart.lost().is_some() || matches!(self.host.ledger.holds(&self.lease), Ok(false))
+    }
+
+    /// What stops because its lease could not be renewed is stopped by the ledger: nobody has replaced its owner, and
+    /// a resume takes the run up.
+    fn blamed(&self, stop: Stop) -> Stop {
+        match (stop, self.heart.lost()) {
+            (Stop::Refused(_), Some(Lost::Unwritable(why))) => {
+                let run = &self.lease.run_key;
+                Stop::Ledger(LedgerError::Io(format!("the lease on run {run} could not be renewed while it lived: {why}")))
+            }
+            (stop, _) => stop,
+        }
     }
 
     fn superseded(self) -> RunResult {

@@ -1,7 +1,6 @@
 //! Keeps a lease alive while its owner works, and tells the owner when it is lost or when an operator
 //! wants the run to end.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -14,9 +13,6 @@ use crate::pipeline::gate::Env;
 /// How soon an operator's request is heard of: what is asked meanwhile costs one read of a counter, and one of
 /// the run where another process has written.
 const LISTEN: Duration = Duration::from_millis(200);
-
-/// How often in a row a lease may fail to be renewed before its owner gives up.
-const MOST_FAILURES: u32 = 3;
 
 /// A thread that waits for a lease to keep alive. It is asked of the system before the lease is taken, so that no run
 /// has an owner whose lease nobody renews.
@@ -42,9 +38,18 @@ impl Ready {
     }
 }
 
+/// Why an owner may not count on its lease any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// Another owner has it, or an operator ended the run.
+    Taken,
+    /// The ledger could not be written for as long as the lease lives; why not.
+    Unwritable(String),
+}
+
 /// A running heartbeat; dropping it stops it.
 pub(super) struct Heartbeat {
-    lost: Arc<AtomicBool>,
+    lost: Arc<OnceLock<Lost>>,
     asked: Arc<OnceLock<OperatorRequest>>,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -63,7 +68,7 @@ impl Heartbeat {
     /// Starts to renew `lease` three times within its life, with the build's progress.
     pub(super) fn start(ready: Ready, ledger: Arc<Ledger>, lease: Lease, env: &Env, lease_seconds: u64) -> Self {
         let (stop, stopped) = bounded::<()>(0);
-        let lost = Arc::new(AtomicBool::new(false));
+        let lost = Arc::new(OnceLock::new());
         let asked = Arc::new(OnceLock::new());
         let (env, flag, request) = (env.clone(), lost.clone(), asked.clone());
         let life = Duration::from_secs(lease_seconds);
@@ -71,7 +76,7 @@ impl Heartbeat {
         let beats = move || {
             // Once a second at least, so that another process sees progress within two.
             let pause = (life / 3).min(Duration::from_secs(1));
-            let (mut failures, mut beaten, mut version) = (0u32, Instant::now(), None);
+            let (mut renewed, mut beaten, mut version) = (Instant::now(), Instant::now(), None);
             while stopped.recv_timeout(pause.min(LISTEN)) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
                 let due = beaten.elapsed() >= pause;
                 let heard = if due {
@@ -82,7 +87,7 @@ impl Heartbeat {
                 };
                 match heard {
                     // Only a lease that was renewed lives on: that the ledger can be read says nothing of that.
-                    Ok(None) if due => failures = 0,
+                    Ok(None) if due => renewed = beaten,
                     Ok(None) => {}
                     // Not renewed any more: an owner that does not obey can be replaced when its lease ends.
                     Ok(Some(order)) => {
@@ -93,10 +98,13 @@ impl Heartbeat {
                     }
                     // A ledger that is briefly unreachable costs nothing while the lease still lives.
                     Err(LedgerError::Io(_)) if !due => {}
-                    Err(LedgerError::Io(_)) if failures + 1 < MOST_FAILURES => failures += 1,
+                    Err(LedgerError::Io(_)) if renewed.elapsed() + pause < life => {}
                     Err(error) => {
                         tracing::warn!(run_key = lease.run_key, epoch = lease.epoch, "heartbeat stopped: {error}");
-                        flag.store(true, Ordering::SeqCst);
+                        let _ = flag.set(match error {
+                            LedgerError::Io(why) => Lost::Unwritable(why),
+                            _ => Lost::Taken,
+                        });
                         env.cancel.cancel();
                         return;
                     }
@@ -114,9 +122,9 @@ impl Heartbeat {
         self.asked.get()
     }
 
-    /// Whether the lease was lost.
-    pub(super) fn lost(&self) -> bool {
-        self.lost.load(Ordering::SeqCst)
+    /// Whether, and why, the lease was lost.
+    pub(super) fn lost(&self) -> Option<&Lost> {
+        self.lost.get()
     }
 }
 
@@ -132,6 +140,7 @@ impl Drop for Heartbeat {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
     use crate::config::Config;
@@ -143,14 +152,22 @@ mod tests {
     #[derive(Debug, Default)]
     struct Full {
         now: AtomicBool,
-        reads: std::sync::atomic::AtomicUsize,
+        reads: AtomicUsize,
+        refused: AtomicUsize,
+        written: AtomicUsize,
     }
 
     impl Watch for Full {
         fn around(&self, access: Access, operation: &mut dyn FnMut() -> Result<(), LedgerError>) -> Result<(), LedgerError> {
             match access {
-                Access::Write if self.now.load(Ordering::SeqCst) => Err(LedgerError::Io("no space".into())),
-                Access::Write => operation(),
+                Access::Write if self.now.load(Ordering::SeqCst) => {
+                    self.refused.fetch_add(1, Ordering::SeqCst);
+                    Err(LedgerError::Io("no space".into()))
+                }
+                Access::Write => {
+                    self.written.fetch_add(1, Ordering::SeqCst);
+                    operation()
+                }
                 Access::Read => {
                     self.reads.fetch_add(1, Ordering::SeqCst);
                     operation()
@@ -171,11 +188,10 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_owner_whose_lease_cannot_be_renewed_hears_of_it_though_the_ledger_can_be_read() {
-        let dir = tempfile::tempdir().unwrap();
+    /// A heartbeat of a lease that lives so many seconds, on a disk that is full from the start.
+    fn on_a_full_disk(dir: &std::path::Path, lease_seconds: u64) -> (Arc<Full>, Env, Heartbeat) {
         let full = Arc::new(Full::default());
-        let ledger = Ledger::open(&dir.path().join("ledger.db"), Arc::new(SystemClock), "test").unwrap().with_watch(full.clone());
+        let ledger = Ledger::open(&dir.join("ledger.db"), Arc::new(SystemClock), "test").unwrap().with_watch(full.clone());
         let new = NewRun {
             run_key: "k".into(),
             request_id: "k".into(),
@@ -188,14 +204,38 @@ mod tests {
         ledger.submit(&new).unwrap();
         let lease = ledger.start("k", ExecutionMode::Full, &Owner::current(), 60_000_000).unwrap();
         full.now.store(true, Ordering::SeqCst);
-        let (env, ready) = (env(dir.path()), Ready::new(Builder::new()).unwrap());
-        let heart = Heartbeat::start(ready, Arc::new(ledger), lease, &env, 1);
+        let (env, ready) = (env(dir), Ready::new(Builder::new()).unwrap());
+        let heart = Heartbeat::start(ready, Arc::new(ledger), lease, &env, lease_seconds);
+        (full, env, heart)
+    }
+
+    fn until(what: &str, over: impl Fn() -> bool) {
         let began = Instant::now();
-        while !heart.lost() && began.elapsed() < Duration::from_secs(120) {
+        while !over() {
+            assert!(began.elapsed() < Duration::from_secs(120), "{what}");
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert!(heart.lost() && env.cancel.is_cancelled());
+    }
+
+    #[test]
+    fn an_owner_whose_lease_cannot_be_renewed_hears_of_it_though_the_ledger_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (full, env, heart) = on_a_full_disk(dir.path(), 1);
+        until("the lease is given up", || heart.lost().is_some());
+        assert_eq!(heart.lost(), Some(&Lost::Unwritable("no space".into())), "nobody took it");
+        assert!(env.cancel.is_cancelled());
         assert!(full.reads.load(Ordering::SeqCst) > 0, "it listened meanwhile");
+    }
+
+    #[test]
+    fn a_ledger_that_cannot_be_written_for_a_while_costs_no_lease_that_lives_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let (full, env, heart) = on_a_full_disk(dir.path(), 3_600);
+        until("it fails again and again", || full.refused.load(Ordering::SeqCst) > 3);
+        let before = full.written.load(Ordering::SeqCst);
+        full.now.store(false, Ordering::SeqCst);
+        until("it is renewed", || full.written.load(Ordering::SeqCst) > before);
+        assert!(heart.lost().is_none() && !env.cancel.is_cancelled());
     }
 
     #[test]
@@ -203,7 +243,7 @@ mod tests {
         // More than there are addresses.
         let refused = Ready::new(Builder::new().stack_size(1 << 50)).err().unwrap();
         assert!(matches!(refused, LedgerError::NoHeartbeat(_)), "{refused}");
-        assert_eq!(refused.code().info().exit, 1);
+        assert_eq!(refused.code().info().exit, 3);
     }
 
     #[test]

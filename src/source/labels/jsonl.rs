@@ -122,6 +122,7 @@ fn deliver<'t>(
         observed: observed.as_deref().map(Stamp::Text),
         embedded_observed: None,
         fault: None,
+        unread: false,
         payload_hash: payload_hash.as_deref(),
     }))
 }

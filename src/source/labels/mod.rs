@@ -43,6 +43,9 @@ pub struct Assertion<'a> {
     pub payload_hash: Option<&'a str>,
     /// Why the store cannot be trusted about it, where it keeps it twice and the two differ or one cannot be read.
     pub fault: Option<&'a str>,
+    /// Whether it has an observed time of its own that cannot be read: then nothing but the column says when it was
+    /// known, and of a column alone no lateness is believed (O087).
+    pub unread: bool,
 }
 
 /// What stands where an instant should.

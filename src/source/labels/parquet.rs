@@ -133,6 +133,7 @@ fn deliver(
             observed: observed.as_ref().and_then(|c| c.get(row)),
             embedded_observed: None,
             fault: None,
+            unread: false,
             payload_hash: hashes.as_ref().and_then(|c| c.get(row)),
         });
         if flow.is_break() {

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row, params_from_iter};
 
 use super::{Assertion, LabelError, LabelQuery, LabelSink, LabelTimeline, Part, Stamp};
@@ -30,6 +31,8 @@ const COLUMNS: [&str; 11] = [
     "actor_id",
 ];
 const NEEDED: usize = 4;
+/// Where the assertion itself stands.
+const OWN: usize = 8;
 
 /// A row's columns.
 type Texts<'r> = [Option<&'r str>; COLUMNS.len()];
@@ -135,7 +138,11 @@ impl LabelTimeline for SqliteLabels {
                     format!("the row of assertion {id} lacks label_assertion_id, platform_run_id, event_id or label_type"),
                 ));
             };
-            let own = json.map(|json| Own::of(json, &columns, &mut tape)).unwrap_or_default();
+            let own = match json {
+                Some(json) => Own::of(json, &columns, &mut tape),
+                // Null says nothing; what is no text says something that cannot be read.
+                None => Own { unread: row.get_ref(OWN).map_err(unavailable)? != ValueRef::Null, ..Own::default() },
+            };
             fault = fault.or_else(|| own.fault.map(|what| format!("its assertion_json: {what}")));
             let assertion = Assertion {
                 id,
@@ -147,6 +154,7 @@ impl LabelTimeline for SqliteLabels {
                 embedded_observed: own.observed.as_deref().map(Stamp::Text),
                 payload_hash,
                 fault: fault.as_deref(),
+                unread: own.unread,
             };
             // Where the two copies name two events, it may be about either.
             let other = own.event_id.as_deref().map(|event_id| Assertion { event_id, ..assertion });
@@ -169,11 +177,13 @@ struct Own<'t> {
     event_id: Option<Cow<'t, str>>,
     /// What differs, or why it cannot be read.
     fault: Option<String>,
+    /// Whether its observed time cannot be read.
+    unread: bool,
 }
 
 impl<'t> Own<'t> {
     fn of(json: &'t str, columns: &Texts<'_>, tape: &'t mut Tape) -> Self {
-        let broken = |fault: String| Own { fault: Some(fault), ..Own::default() };
+        let broken = |fault: String| Own { fault: Some(fault), unread: true, ..Own::default() };
         let doc = match tape.parse(json.as_bytes()) {
             Ok(doc) => doc,
             Err(e) => return broken(e.to_string()),
@@ -206,7 +216,10 @@ impl<'t> Own<'t> {
             }
         }
         match root.get("observed_time").filter(|field| !field.is_null()).map(|field| field.str()) {
-            Some(None) => own.fault = own.fault.or_else(|| Some("observed_time is not text".to_owned())),
+            Some(None) => {
+                own.fault.get_or_insert_with(|| "observed_time is not text".to_owned());
+                own.unread = true;
+            }
             observed => own.observed = observed.flatten(),
         }
         own
