@@ -218,7 +218,12 @@ fn what_is_appended_after_the_cutoff_does_not_show() {
     (reused["label_value"], reused["observed_time"]) = (json!("DIVERTED"), json!("2013-06-01T00:00:00Z"));
     appended.push(reused);
     w.write("labels/zz.jsonl", lines(&appended) + w.text("labels/assertions.jsonl").lines().next().unwrap() + "\n\n");
-    let key = w.build("train")["run_key"].as_str().unwrap().to_owned();
+    let built = w.build("train");
+    let key = built["run_key"].as_str().unwrap().to_owned();
+    // Whoever asks about the row of the id that is used again hears what the gate decided.
+    let (id, event) = (built["dataset"]["manifest_id"].as_str().unwrap(), assertions(&w)[0]["label_subject_key"]["event_id"].clone());
+    let told = w.ofs(&["explain", id, event.as_str().unwrap(), "--json"]).expect(0).json();
+    assert_eq!(told["holds"], json!(true), "{told:#}");
     w.build("audit");
     same("late assertions", &w.published(FLIGHTS_RUN));
     // They are counted, and named, in the observation alone.
