@@ -291,6 +291,52 @@ fn a_single_record_that_turns_up_after_sealing_is_held_against_its_segment() {
 }
 
 #[test]
+fn a_single_record_in_the_place_of_another_is_held_against_its_segment() {
+    let sealed = Workspace::flights();
+    let folder = archive_folder(FLIGHTS_RUN, FLIGHTS_TOPIC, 1, KIND);
+    let path = files(&sealed.path(&folder)).into_iter().next().unwrap();
+    let records: Vec<Value> = fs::read_to_string(&path).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    fs::remove_file(path).unwrap();
+    let single = |offset: usize| format!("{folder}/offset={offset}.json");
+    sealed.write(&format!("{folder}/first.jsonl"), lines(&records[..90]));
+    for (offset, record) in records.iter().enumerate().skip(90) {
+        sealed.write(&single(offset), record.to_string());
+    }
+    seal(&sealed);
+    let named = format!("{}/segment-0-180.json", sealed_folder(1, KIND));
+    let mut sidecar = sealed.json(&named);
+    assert_eq!((&sidecar["single_files"], &sidecar["single_ranges"]), (&json!(91), &json!([{"start_offset": "90", "end_offset": "180"}])));
+    // As revision 1 wrote it, which only counted the single records.
+    sidecar.as_object_mut().unwrap().remove("single_ranges");
+    sidecar["writer_revision"] = "1".into();
+    let before = Workspace::copy_of(&sealed);
+    before.write(&named, sidecar.to_string());
+    let mut envelope = records[10]["envelope"].clone();
+    envelope["payload"]["amount"] = json!(987_654);
+    let other = archive_record(FLIGHTS_TOPIC, 1, KIND, "10", &envelope).to_string();
+    for (what, sealed) in [("named", &sealed), ("counted", &before)] {
+        let w = Workspace::copy_of(sealed);
+        w.build("train");
+        let w = Workspace::copy_of(sealed);
+        fs::remove_file(w.path(&single(150))).unwrap();
+        w.build("train");
+        let w = Workspace::copy_of(sealed);
+        fs::remove_file(w.path(&single(150))).unwrap();
+        w.write(&single(10), records[10].to_string());
+        w.build("train");
+        // The same number of files as was sealed, and one of them says otherwise than the segment.
+        let w = Workspace::copy_of(sealed);
+        fs::remove_file(w.path(&single(150))).unwrap();
+        w.write(&single(10), &other);
+        let refused = w.run("train").refused(3, "SEALED_SEGMENT_CONFLICT").json();
+        assert!(refused["reason"]["evidence"][0].as_str().unwrap().contains("/1 offset 10:"), "{what}: {refused}");
+        w.assert_nothing_published(FLIGHTS_RUN);
+        let report = w.ofs(&["archive", "seal", "--json"]).expect(3).json();
+        assert_eq!(report["lanes"][1]["reason"]["code"], "SEALED_SEGMENT_CONFLICT", "{what}: {report}");
+    }
+}
+
+#[test]
 fn a_dense_gap_is_lawful_where_it_is_attested() {
     let w = Workspace::flights();
     let path = files(&w.path(&archive_folder(FLIGHTS_RUN, FLIGHTS_TOPIC, 1, KIND))).into_iter().next().unwrap();

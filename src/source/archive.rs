@@ -53,21 +53,46 @@ impl Archive {
         Archive { sealed: Some(sealed), ..self }
     }
 
-    /// What a lane holds, by the names of its files.
+    /// What of a lane is not sealed, and what the lane holds in all, by the names of its files. Both come of one listing: what a
+    /// segment says that it was made of must have been there to be read.
     ///
     /// # Errors
-    /// The environment's.
-    pub fn holds(&self, lane: &Lane) -> Result<Holds, SourceError> {
+    /// The environment's; those of the segments' sidecars.
+    pub fn unsealed(&self, lane: &Lane) -> Result<(Vec<Chunk>, Holds), SourceError> {
+        let files = self.files(lane)?;
         let (mut lines, mut singles) = (Vec::new(), Vec::new());
-        for (at, bytes, kind) in self.files(lane)? {
+        for (at, bytes, kind) in &files {
             match kind {
-                Named::Lines => lines.push((at.as_str().rsplit('/').next().unwrap_or_default().to_owned(), bytes)),
-                Named::Single(offset) => singles.push(offset),
+                Named::Lines => lines.push((at.as_str().rsplit('/').next().unwrap_or_default().to_owned(), *bytes)),
+                Named::Single(offset) => singles.push(*offset),
                 Named::Other => {}
             }
         }
         singles.sort();
-        Ok((lines, singles))
+        Ok((self.pieces(lane, &[lane.kind.everything()], files)?, (lines, singles)))
+    }
+
+    /// Pieces of work of a lane's files, but for what is sealed.
+    fn pieces(&self, lane: &Lane, ranges: &[OffsetRange], files: Vec<(Ref, u64, Named)>) -> Result<Vec<Chunk>, SourceError> {
+        let scope = ReadScope { platform_run_id: &self.platform_run_id, lane, ranges, verify: false, needs: Needs::Envelope };
+        let cover = self.sealed.as_ref().map(|index| index.cover(lane)).transpose()?.unwrap_or_default();
+        let mut chunks = Vec::new();
+        let mut singles = Vec::new();
+        for (at, bytes, kind) in files {
+            let place = at.as_str().to_owned();
+            match kind {
+                Named::Lines if cover.file(place.rsplit('/').next().unwrap_or_default(), bytes) => {}
+                Named::Lines => chunks.push(Chunk { files: vec![ChunkFile { place, offset: None }] }),
+                Named::Single(offset) => singles.push((offset, place)),
+                Named::Other => {}
+            }
+        }
+        singles.sort();
+        let sealed = cover.singles(&singles.iter().map(|(offset, _)| *offset).collect::<Vec<_>>());
+        let wanted = singles.into_iter().zip(sealed).filter(|((offset, _), sealed)| !sealed && scope.wants(*offset));
+        let singles: Vec<ChunkFile> = wanted.map(|((offset, place), _)| ChunkFile { place, offset: Some(offset) }).collect();
+        chunks.extend(singles.chunks(FILES_A_CHUNK).map(|files| Chunk { files: files.to_vec() }));
+        Ok(chunks)
     }
 
     fn folder(&self, lane: &Lane) -> Ref {
@@ -149,25 +174,7 @@ impl EventLog for Archive {
     }
 
     fn chunks(&self, lane: &Lane, ranges: &[OffsetRange]) -> Result<Vec<Chunk>, SourceError> {
-        let scope = ReadScope { platform_run_id: &self.platform_run_id, lane, ranges, verify: false, needs: Needs::Envelope };
-        let cover = self.sealed.as_ref().map(|index| index.cover(lane)).transpose()?.unwrap_or_default();
-        let mut chunks = Vec::new();
-        let mut singles = Vec::new();
-        for (at, bytes, kind) in self.files(lane)? {
-            let place = at.as_str().to_owned();
-            match kind {
-                Named::Lines if cover.file(place.rsplit('/').next().unwrap_or_default(), bytes) => {}
-                Named::Lines => chunks.push(Chunk { files: vec![ChunkFile { place, offset: None }] }),
-                Named::Single(offset) => singles.push((offset, place)),
-                Named::Other => {}
-            }
-        }
-        singles.sort();
-        let sealed = cover.singles(&singles.iter().map(|(offset, _)| *offset).collect::<Vec<_>>());
-        let wanted = singles.into_iter().zip(sealed).filter(|((offset, _), sealed)| !sealed && scope.wants(*offset));
-        let singles: Vec<ChunkFile> = wanted.map(|((offset, place), _)| ChunkFile { place, offset: Some(offset) }).collect();
-        chunks.extend(singles.chunks(FILES_A_CHUNK).map(|files| Chunk { files: files.to_vec() }));
-        Ok(chunks)
+        self.pieces(lane, ranges, self.files(lane)?)
     }
 
     fn read(&self, chunk: &Chunk, scope: ReadScope<'_>, decoder: &mut Decoder, sink: &mut Sink<'_>) -> Result<(), SourceError> {

@@ -68,13 +68,12 @@ pub(super) fn seal(task: &Task<'_>) -> Result<LaneSealed, Refusal> {
     let source = |e| Refusal::of_source(PHASE, &e);
     let archive = Archive::new(task.env.store.clone(), task.run).beside(task.index.clone());
     let segments = task.index.lane(task.lane).map_err(source)?;
-    let chunks = archive.chunks(task.lane, &[task.lane.kind.everything()]).map_err(source)?;
+    let (chunks, (lines, singles)) = archive.unsealed(task.lane).map_err(source)?;
     let attestations: Vec<&Attestation> = task.attestations.iter().filter(|a| a.lane() == *task.lane && !settled(&segments, a)).collect();
     let done = |outcome, unreadable| LaneSealed { lane: task.lane.clone(), outcome, segments: Vec::new(), unreadable, refusal: None };
     if attestations.is_empty() && (chunks.is_empty() || !task.lane.kind.dense()) {
         return Ok(done(if chunks.is_empty() { Outcome::UpToDate } else { Outcome::Unattested }, 0));
     }
-    let (lines, singles) = archive.holds(task.lane).map_err(source)?;
     let files = lines.into_iter().map(|(name, bytes)| (name, RawLines { bytes, ..RawLines::default() })).collect();
     let mut pending = Pending { task, archive, chunks, files, singles, segments, unreadable: 0, refusal: None };
     let (windows, beside) = pending.census(&attestations)?;

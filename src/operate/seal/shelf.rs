@@ -8,7 +8,7 @@ use super::{Written, internal};
 use crate::contract::Offset;
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::pipeline::gate::{Env, Refusal};
-use crate::source::sealed::{Attested, RawFile, Rows, Segment, stem};
+use crate::source::sealed::{Attested, RawFile, Rows, Segment, single_ranges, stem};
 
 /// A file of lines of the archive on its way into segments.
 #[derive(Debug)]
@@ -65,8 +65,10 @@ impl<'s> Shelf<'s> {
     /// # Errors
     /// The store's, `SEALED_SEGMENT_INVALID`.
     pub(super) fn add(&mut self, range: OffsetRange, attestation: Option<Attested>, rows: Rows) -> Result<(), Refusal> {
-        let inside = self.singles.partition_point(|o| *o <= range.end) - self.singles.partition_point(|o| *o < range.start);
-        let ready = Ready { range, attestation, encoded: rows.encode().map_err(internal)?, single_files: inside as u64 };
+        let inside = self.singles.partition_point(|o| *o < range.start)..self.singles.partition_point(|o| *o <= range.end);
+        let singles = self.singles.get(inside).unwrap_or_default();
+        let (single_files, single_ranges) = (singles.len() as u64, single_ranges(singles));
+        let ready = Ready { range, attestation, encoded: rows.encode().map_err(internal)?, single_files, single_ranges };
         match self.waiting.replace(ready) {
             Some(earlier) => self.put(earlier, false),
             None => Ok(()),

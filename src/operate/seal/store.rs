@@ -15,6 +15,7 @@ pub(super) struct Ready {
     pub(super) attestation: Option<Attested>,
     pub(super) encoded: Encoded,
     pub(super) single_files: u64,
+    pub(super) single_ranges: Vec<Span>,
 }
 
 fn store(error: &StoreError) -> Refusal {
@@ -76,7 +77,7 @@ fn stage(env: &Env, staged: &Ref, bytes: &[u8]) -> Result<(), StoreError> {
 }
 
 fn sidecar(run: &str, lane: &Lane, ready: Ready, file: SegmentFile, raw_files: Vec<RawFile>) -> Sidecar {
-    let Ready { range, attestation, encoded, single_files } = ready;
+    let Ready { range, attestation, encoded, single_files, single_ranges } = ready;
     let runs: Vec<Span> = encoded.runs.into_iter().map(Span::from).collect();
     let proof = match attestation {
         Some(_) => Proof { by: ProvedBy::Attestation, ranges: vec![Span::from(range)], attestation },
@@ -95,6 +96,7 @@ fn sidecar(run: &str, lane: &Lane, ready: Ready, file: SegmentFile, raw_files: V
         records: encoded.records,
         record_ranges: if lane.kind.dense() { runs } else { Vec::new() },
         single_files,
+        single_ranges,
         records_digest: encoded.records_digest,
         verified_hashes: encoded.recipes,
         file,

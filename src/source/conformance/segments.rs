@@ -40,6 +40,42 @@ fn sealed_segments_stand_for_the_whole_archive_and_for_nothing_that_is_new() {
     }
 }
 
+#[test]
+fn single_files_are_skipped_only_where_they_are_those_that_were_sealed() {
+    for kind in [OffsetKind::KafkaOffset, OffsetKind::KinesisSequence] {
+        let (lane, specs): (Lane, Vec<Spec>) = (lane(kind), (0..10).map(|n| Spec::event(off(n * 3))).collect());
+        let (dir, _log) = sealed(&lane, &specs);
+        let folder = archive_folder(dir.path(), &lane);
+        let (remove, add) = (
+            |n: u64| fs::remove_file(folder.join(format!("offset={n}.json"))).unwrap(),
+            |n: u64| fs::write(folder.join(format!("offset={n}.json")), Spec::event(off(n)).archived(&lane)).unwrap(),
+        );
+        let read = || -> Vec<String> {
+            let store: Arc<dyn crate::store::Store> = Arc::new(LocalStore::open(dir.path()).unwrap());
+            let archive = Archive::new(store.clone(), RUN).beside(Sealed::new(store, RUN).index());
+            let files = archive.chunks(&lane, &all()).unwrap().into_iter().flat_map(|chunk| chunk.files);
+            files.map(|file| file.place.rsplit('/').next().unwrap().to_owned()).collect()
+        };
+        let names = |offsets: &[u64]| -> Vec<String> { offsets.iter().map(|n| format!("offset={n}.json")).collect() };
+        assert_eq!(read(), names(&[]), "{kind}");
+        // One is gone: of a dense kind, what is left may be what came after it.
+        remove(27);
+        assert_eq!(read(), if kind.dense() { names(&[3, 9, 15, 21]) } else { names(&[]) }, "{kind}");
+        // As many as before, but another one, which lay in a file of lines; and one at an offset without a record.
+        for stranger in [12, 13] {
+            add(stranger);
+            assert_eq!(read(), names(&[3, 9, stranger, 15, 21]), "{kind}");
+            remove(stranger);
+        }
+        add(27);
+        assert_eq!(read(), names(&[]), "{kind}");
+        // Revision 1 only counted them.
+        let file = files_below(&dir.path().join(RUN).join("ofs/sealed")).into_iter().find(|p| p.extension().unwrap() == "parquet").unwrap();
+        edit(&file, |s| _ = s.as_object_mut().unwrap().remove("single_ranges").unwrap());
+        assert_eq!(read(), names(&[3, 9, 15, 21, 27]), "{kind}");
+    }
+}
+
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
     entries.flat_map(|p| if p.is_dir() { files_below(&p) } else { vec![p] }).collect()
@@ -49,7 +85,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 fn a_sealed_segment_is_refused_unless_it_is_what_its_sidecar_says() {
     let (lane, specs): (Lane, Vec<Spec>) = (lane(OffsetKind::KafkaOffset), (0..10).map(|n| Spec::event(off(n))).collect());
     type Damage = fn(&Path);
-    let cases: [(&str, Damage); 7] = [
+    let cases: [(&str, Damage); 9] = [
         ("a flipped bit", |file| {
             let mut bytes = fs::read(file).unwrap();
             bytes[200] ^= 1;
@@ -61,6 +97,8 @@ fn a_sealed_segment_is_refused_unless_it_is_what_its_sidecar_says() {
         ("a sidecar that is none", |file| fs::write(file.with_extension("json"), "{}").unwrap()),
         ("a sidecar of another range", |file| edit(file, |s| s["end_offset"] = json!("12"))),
         ("a sidecar that counts wrongly", |file| edit(file, |s| s["records"] = json!(9))),
+        ("a sidecar that counts other single files than it names", |file| edit(file, |s| s["single_files"] = json!(6))),
+        ("a sidecar that names single files out of order", |file| edit(file, |s| s["single_ranges"].as_array_mut().unwrap().reverse())),
     ];
     for (what, damage) in cases {
         let (dir, _log) = sealed(&lane, &specs);

@@ -195,7 +195,7 @@ impl Rows {
     /// # Errors
     /// A defect of the writer, in words.
     pub fn encode(mut self) -> Result<Encoded, String> {
-        let runs = runs(&self.offsets);
+        let runs = runs(self.offsets.iter().copied()).collect();
         let records = self.offsets.len() as u64;
         let (payload, payload_complete) = self.fields.finish(self.offsets.len());
         let dense = self.kind.dense();
@@ -227,15 +227,17 @@ impl Rows {
     }
 }
 
-fn runs(offsets: &[Offset]) -> Vec<OffsetRange> {
-    let mut runs: Vec<OffsetRange> = Vec::new();
-    for offset in offsets {
-        match runs.last_mut() {
-            Some(run) if run.end.next() == *offset => run.end = *offset,
-            _ => runs.push(OffsetRange { start: *offset, end: *offset }),
+/// Ascending offsets as ranges of adjacent ones.
+pub(super) fn runs(offsets: impl Iterator<Item = Offset>) -> impl Iterator<Item = OffsetRange> {
+    let mut offsets = offsets.peekable();
+    std::iter::from_fn(move || {
+        let start = offsets.next()?;
+        let mut end = start;
+        while let Some(next) = offsets.next_if(|next| *next == end.next()) {
+            end = next;
         }
-    }
-    runs
+        Some(OffsetRange { start, end })
+    })
 }
 
 fn arrow_type(column_type: ColumnType) -> DataType {

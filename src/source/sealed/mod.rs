@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use columns::{Encoded, Row, Rows, SEGMENT_RECORDS, SEGMENT_TEXT};
 pub use log::Sealed;
-pub use sidecar::{Attested, Proof, ProvedBy, RawFile, SCHEMA, SegmentFile, Sidecar, Span, WRITER_REVISION, stem};
+pub use sidecar::{Attested, Proof, ProvedBy, RawFile, SCHEMA, SegmentFile, Sidecar, Span, WRITER_REVISION, single_ranges, stem};
 
 use super::{SourceError, of_store};
 use crate::contract::ReasonCode;
@@ -107,18 +107,14 @@ impl Index {
     pub fn cover(&self, lane: &Lane) -> Result<Cover, SourceError> {
         let segments = self.lane(lane)?;
         let names: BTreeSet<String> = segments.iter().map(|s| stem(s.sidecar.range())).collect();
-        let mut cover = Cover::default();
+        let mut cover = Cover { segments: segments.clone(), ..Cover::default() };
         for segment in segments.iter() {
             for raw in segment.sidecar.raw_files.iter().filter(|raw| raw.segments.iter().all(|name| names.contains(name))) {
                 cover.files.insert((raw.file.clone(), raw.bytes));
             }
             cover.records.extend(segment.sidecar.record_ranges.iter().map(|span| span.range()));
-            let (range, count) = (segment.sidecar.range(), segment.sidecar.single_files);
-            match segment.sidecar.attested() {
-                _ if lane.kind.dense() => cover.known.push((range, count)),
-                Some(range) => cover.counted.push((range, count)),
-                None => {}
-            }
+            // Of a sparse kind it is not said which offsets the records have, but the range of an attestation holds no others.
+            cover.records.extend(segment.sidecar.attested().filter(|_| !lane.kind.dense()));
         }
         cover.records = merged(std::mem::take(&mut cover.records));
         Ok(cover)
@@ -147,10 +143,8 @@ pub struct Cover {
     files: BTreeSet<(String, u64)>,
     /// Offsets that are sealed for certain.
     records: Vec<OffsetRange>,
-    /// Of a dense kind, the ranges of the segments, and how many single-record files were in each.
-    known: Vec<(OffsetRange, u64)>,
-    /// Attested ranges of a sparse kind, and how many single-record files were in each.
-    counted: Vec<(OffsetRange, u64)>,
+    /// The segments, each of which says what single-record files it was made of.
+    segments: Arc<Vec<Segment>>,
 }
 
 impl Cover {
@@ -159,23 +153,14 @@ impl Cover {
         self.files.iter().any(|(file, size)| file == name && *size == bytes)
     }
 
-    /// Which of these single records (sorted) are sealed. It is known how many there were in a range: where there are more
-    /// now, or of a dense kind others, all of them are read, for a new one may contradict what was sealed (O057).
+    /// Which of these single records (sorted) are sealed. A segment names those that lay in its range: where there are others
+    /// now, or of a dense kind fewer, all of the range are read, for a new one may contradict what was sealed (O057).
     pub fn singles(&self, offsets: &[crate::contract::Offset]) -> Vec<bool> {
-        let between = |range: &OffsetRange| {
-            let (from, to) = (offsets.partition_point(|o| *o < range.start), offsets.partition_point(|o| *o <= range.end));
-            from..to
-        };
         let mut sealed: Vec<bool> = offsets.iter().map(|o| contains(&self.records, *o)).collect();
-        for (range, count) in &self.counted {
-            let inside = between(range);
-            if inside.len() as u64 <= *count {
-                sealed.get_mut(inside).into_iter().flatten().for_each(|slot| *slot = true);
-            }
-        }
-        for (range, count) in &self.known {
-            let inside = between(range);
-            if inside.len() as u64 != *count {
+        for segment in self.segments.iter() {
+            let range = segment.sidecar.range();
+            let inside = offsets.partition_point(|o| *o < range.start)..offsets.partition_point(|o| *o <= range.end);
+            if !offsets.get(inside.clone()).is_some_and(|singles| segment.sidecar.made_of(singles)) {
                 sealed.get_mut(inside).into_iter().flatten().for_each(|slot| *slot = false);
             }
         }

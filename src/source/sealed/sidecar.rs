@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::columns::ColumnSpec;
+use super::columns::{ColumnSpec, SEGMENT_RECORDS, runs};
 use crate::contract::intent::{Lane, OffsetRange};
 use crate::contract::{Offset, OffsetKind};
 
 /// The document's schema.
 pub const SCHEMA: &str = "ofs.sealed_segment.v1";
 /// Raised with any change of the layout of segments, of the writer's settings, or of its crates.
-pub const WRITER_REVISION: &str = "1";
+pub const WRITER_REVISION: &str = "2";
+/// Most ranges of single-record files that a sidecar names: one a record of a full segment.
+const SINGLE_RANGES: usize = SEGMENT_RECORDS;
 
 /// A range, both ends inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -125,6 +127,10 @@ pub struct Sidecar {
     pub record_ranges: Vec<Span>,
     /// Single-record files that lay in the range when it was sealed.
     pub single_files: u64,
+    /// Exactly which offsets those files had. Left out where the ranges would be more than a full segment has records, and
+    /// unknown to writers before revision 2: then every single-record file of the range is read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub single_ranges: Vec<Span>,
     /// BLAKE3 over each record's offset (24 bytes, big-endian) and bare SHA-256, in order: what the proof of a
     /// replay digests.
     pub records_digest: String,
@@ -146,6 +152,12 @@ pub fn stem(range: OffsetRange) -> String {
     format!("segment-{}-{}", range.start, range.end)
 }
 
+/// The ranges of these offsets (sorted), or none where they are too many to be named.
+pub fn single_ranges(offsets: &[Offset]) -> Vec<Span> {
+    let ranges: Vec<Span> = runs(offsets.iter().copied()).take(SINGLE_RANGES + 1).map(Span::from).collect();
+    if ranges.len() > SINGLE_RANGES { Vec::new() } else { ranges }
+}
+
 impl Sidecar {
     /// The range that the segment speaks of.
     pub fn range(&self) -> OffsetRange {
@@ -155,6 +167,20 @@ impl Sidecar {
     /// The range of which the segment holds every record that there ever was.
     pub fn attested(&self) -> Option<OffsetRange> {
         (self.proof.by == ProvedBy::Attestation).then(|| self.range())
+    }
+
+    /// Whether the single-record files of the range, by their offsets (sorted), are those that it was made of. Of a sparse kind some may
+    /// be gone; of a dense one, those that are left are read where one is gone, for it may have been replaced.
+    pub fn made_of(&self, singles: &[Offset]) -> bool {
+        if self.offset_kind.dense() && singles.len() as u64 != self.single_files {
+            return false;
+        }
+        let mut ranges = self.single_ranges.iter().peekable();
+        singles.iter().all(|offset| {
+            // Both are sorted, so a range that ends before this offset has none of those that follow.
+            while ranges.next_if(|range| range.end_offset < *offset).is_some() {}
+            ranges.peek().is_some_and(|range| range.start_offset <= *offset)
+        })
     }
 
     /// Reads one, and holds it against where it lies.
@@ -177,8 +203,13 @@ impl Sidecar {
         };
         let ascending =
             |list: &[Span]| list.windows(2).all(|pair| matches!(pair, [a, b] if a.end_offset < b.start_offset)) && list.iter().all(inside);
-        if found.start_offset > found.end_offset || !ascending(&found.proof.ranges) || !ascending(&found.record_ranges) {
+        let lists = [&found.proof.ranges, &found.record_ranges, &found.single_ranges];
+        if found.start_offset > found.end_offset || !lists.into_iter().all(|list| ascending(list)) {
             return Err("its ranges make no sense".into());
+        }
+        let singles = found.single_ranges.iter().fold(Offset::default(), |sum, span| sum.plus(span.range().span()));
+        if !found.single_ranges.is_empty() && singles.to_u64() != Some(found.single_files) {
+            return Err("it names other single-record files than it counts".into());
         }
         let whole = found.proof.ranges == [Span::from(found.range())];
         match found.proof.by {
@@ -186,5 +217,21 @@ impl Sidecar {
             ProvedBy::Contiguity if found.proof.ranges != found.record_ranges => Err("it proves other offsets than it holds".into()),
             _ => Ok(found),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn single_files_are_named_unless_their_ranges_are_too_many() {
+        let named =
+            |offsets: &[Offset]| -> Vec<String> { single_ranges(offsets).into_iter().map(|span| span.range().to_string()).collect() };
+        assert_eq!(named(&[]), [""; 0]);
+        assert_eq!(named(&[3, 4, 5, 7, 9, 10].map(Offset::from)), ["3-5", "7", "9-10"]);
+        let apart: Vec<Offset> = (0..=SINGLE_RANGES as u64).map(|n| Offset::from(2 * n)).collect();
+        assert_eq!(named(&apart), [""; 0]);
+        assert_eq!(named(apart.get(1..).unwrap()).len(), SINGLE_RANGES);
     }
 }
