@@ -28,13 +28,24 @@ const ALIVE: &str = "alive";
 /// How many names such an owner tries.
 const TRIES: u32 = 64;
 
+/// The right to remove what an earlier attempt left.
+struct LeftBehind {
+    /// The file by which its owner would live, locked: whoever has just made it does not get the lock while the folder is
+    /// removed, and finds it gone afterwards.
+    _alive: Option<File>,
+}
+
 /// Whether what an earlier attempt left may be removed: attempts of a run are numbered, and a later one supersedes
 /// it. Of others, the system knows whether their owner lives.
-fn left_behind(folder: &Path, earlier: &str, attempt: &str) -> bool {
+fn left_behind(folder: &Path, earlier: &str, attempt: &str) -> Option<LeftBehind> {
     match (earlier.parse::<u64>(), attempt.parse::<u64>()) {
-        (Ok(earlier), Ok(attempt)) => earlier <= attempt,
-        (Err(_), Err(_)) => File::open(folder.join(ALIVE)).is_ok_and(|alive| alive.try_lock().is_ok()),
-        _ => false,
+        (Ok(earlier), Ok(attempt)) => (earlier <= attempt).then_some(LeftBehind { _alive: None }),
+        (Err(_), Err(_)) => {
+            let alive = File::open(folder.join(ALIVE)).ok()?;
+            alive.try_lock().ok()?;
+            Some(LeftBehind { _alive: Some(alive) })
+        }
+        _ => None,
     }
 }
 
@@ -47,10 +58,14 @@ fn failed(place: &Path, error: &io::Error) -> EngineError {
 fn live(folder: &Path) -> io::Result<Option<File>> {
     let taken = |e: &io::Error| matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound);
     let path = folder.join(ALIVE);
-    let alive = match fs::create_dir(folder).and_then(|()| File::create_new(&path)) {
-        Err(e) if taken(&e) => return Ok(None),
-        alive => alive?,
-    };
+    match fs::create_dir(folder).and_then(|()| File::create_new(&path)) {
+        Err(e) if taken(&e) => Ok(None),
+        alive => held(alive?, &path),
+    }
+}
+
+/// Locks the file by which an owner lives; nothing where somebody removes its folder, or has.
+fn held(alive: File, path: &Path) -> io::Result<Option<File>> {
     match alive.try_lock() {
         Ok(()) => Ok(path.exists().then_some(alive)),
         Err(TryLockError::WouldBlock) => Ok(None),
@@ -72,7 +87,8 @@ impl Scratch {
         fs::create_dir_all(root).map_err(|e| failed(root, &e))?;
         for entry in fs::read_dir(root).map_err(|e| failed(root, &e))?.flatten() {
             let name = entry.file_name();
-            if name.to_string_lossy().strip_prefix(&prefix).is_some_and(|earlier| left_behind(&entry.path(), earlier, attempt)) {
+            let right = name.to_string_lossy().strip_prefix(&prefix).and_then(|earlier| left_behind(&entry.path(), earlier, attempt));
+            if let Some(_held) = right {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
@@ -282,6 +298,26 @@ mod tests {
         let folders = [&first, &second].map(|scratch| scratch.folder.clone());
         drop((first, second));
         assert!(folders.iter().all(|folder| !folder.exists()));
+    }
+
+    #[test]
+    fn who_has_made_its_folder_does_not_get_it_while_another_removes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(ALIVE);
+        let made = || File::create_new(&path).unwrap();
+        // Made, and taken for left behind before it was locked.
+        let alive = made();
+        let right = left_behind(dir.path(), "p6-1-0", "p7-1-0").unwrap();
+        assert!(held(alive, &path).unwrap().is_none());
+        drop(right);
+        fs::remove_file(&path).unwrap();
+        // Removed in between.
+        let alive = made();
+        fs::remove_file(&path).unwrap();
+        assert!(held(alive, &path).unwrap().is_none());
+        // Locked in time.
+        let alive = held(made(), &path).unwrap();
+        assert!(alive.is_some() && left_behind(dir.path(), "p6-1-0", "p7-1-0").is_none());
     }
 
     #[test]
