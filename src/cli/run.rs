@@ -164,8 +164,8 @@ fn execute(
     let mut result = result?;
     super::warn(trouble);
     let corrections = corrections(context, &result);
-    if let Ok(found) = &corrections {
-        result.document["superseded_by"] = found.iter().map(Correction::to_json).collect();
+    if let (Ok(found), Some(document)) = (&corrections, result.document.as_object_mut()) {
+        document.insert("superseded_by".into(), found.iter().map(Correction::to_json).collect());
     }
     print(context, &result);
     match corrections {
