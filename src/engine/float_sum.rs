@@ -53,6 +53,26 @@ impl ExactFloatSum {
         self.accumulate(value, value.is_sign_positive());
     }
 
+    /// Adds another sum, exactly. The terms of both count together towards what a limb can hold.
+    pub fn add_sum(&mut self, other: &Self) {
+        self.join(other, |limb, of_other| *limb += of_other);
+    }
+
+    /// Retracts another sum, exactly.
+    pub fn sub_sum(&mut self, other: &Self) {
+        self.join(other, |limb, of_other| *limb -= of_other);
+    }
+
+    fn join(&mut self, other: &Self, change: impl Fn(&mut i128, i128)) {
+        if other.low >= other.high {
+            return;
+        }
+        let touched = other.low..other.high;
+        self.limbs[touched.clone()].iter_mut().zip(&other.limbs[touched]).for_each(|(limb, of_other)| change(limb, *of_other));
+        self.low = self.low.min(other.low);
+        self.high = self.high.max(other.high);
+    }
+
     /// Sets the sum to zero.
     pub fn clear(&mut self) {
         if self.low < self.high {
@@ -348,6 +368,11 @@ mod tests {
             gone.iter().for_each(|&v| sum.sub(v));
             prop_assert_eq!(sum.round().to_bits(), sum_of(&stay).round().to_bits());
             prop_assert_eq!(sum.round_mean(3).to_bits(), sum_of(&stay).round_mean(3).to_bits());
+            sum.add_sum(&sum_of(&gone));
+            let both: Vec<f64> = stay.iter().chain(&gone).copied().collect();
+            prop_assert_eq!(sum.round().to_bits(), sum_of(&both).round().to_bits());
+            sum.sub_sum(&sum_of(&stay));
+            prop_assert_eq!(sum.round().to_bits(), sum_of(&gone).round().to_bits());
         }
     }
 }

@@ -9,13 +9,16 @@
 #![expect(clippy::indexing_slicing, reason = "row numbers come from group ranges that were checked against the length of every column")]
 
 mod accumulator;
+mod additive;
 pub mod arrival;
+mod late;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use self::accumulator::{Accumulator, Count, Distinct, Extreme, First, FloatSum, IntegerSum, Last, Spread, TooLarge};
+use self::accumulator::{Accumulator, Distinct, Extreme, First, Last, Moving, TooLarge};
+use self::additive::{Count, FloatSum, IntegerSum, Spread};
 use self::arrival::Arrivals;
 use super::exact::{PowerOfTen, Total, Wide};
 use super::float_sum::ExactFloatSum;
@@ -167,7 +170,7 @@ pub fn aggregate(groups: &[Range<usize>], ts: &[i64], w: &Window<'_>) -> Result<
         arrival: w.arrival,
     };
     if w.agg == Agg::Count {
-        return frames.sweep(&mut Count { n: 0 }).map(int64);
+        return frames.sweep(&mut Moving::new(Count)).map(int64);
     }
     let values = w.column.ok_or(WindowError::Unsupported)?.values;
     match w.agg {
@@ -352,7 +355,7 @@ fn sum(frames: &Frames<'_>, values: Values<'_>, decimal_of: Option<(u8, u8)>) ->
         Values::Int64(values) => {
             // Fewer than 2^64 terms below 2^63 cannot leave an i128.
             let finish = |sum: i128, _| i64::try_from(sum).map_err(|_| TooLarge);
-            frames.sweep(&mut IntegerSum::new(values, finish)).map(int64)
+            frames.sweep(&mut Moving::new(IntegerSum::new(values, finish))).map(int64)
         }
         Values::Decimal(values) => {
             let (precision, _) = decimal_type(decimal_of)?;
@@ -360,16 +363,16 @@ fn sum(frames: &Frames<'_>, values: Values<'_>, decimal_of: Option<(u8, u8)>) ->
             let fit = |sum: i128| (sum.unsigned_abs() < limit).then_some(sum).ok_or(TooLarge);
             if narrow_sums(frames, peak(values)) {
                 let finish = |sum: i128, _| fit(sum);
-                frames.sweep(&mut IntegerSum::new(values, finish))
+                frames.sweep(&mut Moving::new(IntegerSum::new(values, finish)))
             } else {
                 let finish = |sum: Wide, _| sum.narrow().ok_or(TooLarge).and_then(fit);
-                frames.sweep(&mut IntegerSum::new(values, finish))
+                frames.sweep(&mut Moving::new(IntegerSum::new(values, finish)))
             }
             .map(decimal)
         }
         Values::Float64(values) => {
             let finish = |sum: &ExactFloatSum, _| sum.round();
-            frames.sweep(&mut FloatSum::new(values, finish)).map(float64)
+            frames.sweep(&mut Moving::new(FloatSum { values, finish })).map(float64)
         }
         Values::Rank(_) | Values::Bool(_) => Err(WindowError::Unsupported),
     }
@@ -380,20 +383,23 @@ fn mean(frames: &Frames<'_>, values: Values<'_>, decimal_of: Option<(u8, u8)>) -
         Values::Int64(values) => {
             let unit = PowerOfTen::one();
             let finish = |sum: i128, n| Ok(sum.over(u128::from(n), unit));
-            frames.sweep(&mut IntegerSum::new(values, finish))
+            frames.sweep(&mut Moving::new(IntegerSum::new(values, finish)))
         }
         Values::Decimal(values) => {
             let (_, scale) = decimal_type(decimal_of)?;
             let unit = PowerOfTen::new(scale).ok_or(WindowError::Unsupported)?;
             if narrow_sums(frames, peak(values)) {
                 let finish = |sum: i128, n| Ok(sum.over(u128::from(n), unit));
-                frames.sweep(&mut IntegerSum::new(values, finish))
+                frames.sweep(&mut Moving::new(IntegerSum::new(values, finish)))
             } else {
                 let finish = |sum: Wide, n| Ok(sum.over(u128::from(n), unit));
-                frames.sweep(&mut IntegerSum::new(values, finish))
+                frames.sweep(&mut Moving::new(IntegerSum::new(values, finish)))
             }
         }
-        Values::Float64(values) => frames.sweep(&mut FloatSum::new(values, ExactFloatSum::round_mean)),
+        Values::Float64(values) => {
+            let finish = ExactFloatSum::round_mean;
+            frames.sweep(&mut Moving::new(FloatSum { values, finish }))
+        }
         Values::Rank(_) | Values::Bool(_) => Err(WindowError::Unsupported),
     }
     .map(float64)
@@ -413,9 +419,9 @@ fn stddev(frames: &Frames<'_>, values: Values<'_>, decimal_of: Option<(u8, u8)>)
 
 fn spread<V: Copy + Into<i128>>(frames: &Frames<'_>, values: &[V], unit: PowerOfTen) -> Result<Output, WindowError> {
     if narrow_spread(frames, peak(values)) {
-        frames.sweep(&mut Spread::<V, i128>::new(values, unit))
+        frames.sweep(&mut Moving::new(Spread::<V, i128>::new(values, unit)))
     } else {
-        frames.sweep(&mut Spread::<V, Wide>::new(values, unit))
+        frames.sweep(&mut Moving::new(Spread::<V, Wide>::new(values, unit)))
     }
     .map(float64)
 }

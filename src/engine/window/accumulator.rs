@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::Rows;
-use crate::engine::exact::{PowerOfTen, Total};
-use crate::engine::float_sum::ExactFloatSum;
+use super::additive::{Additive, Part};
+use super::late::{AsArrived, Choice, Chosen, LateDistinct, Places, Sums};
 
 /// A result that does not fit its type.
 pub(super) struct TooLarge;
@@ -25,201 +25,46 @@ pub(super) trait Accumulator {
     /// The result over the rows inside; `None` is null.
     fn result(&mut self) -> Result<Option<Self::Item>, TooLarge>;
 
-    /// The result as if the rows of `hidden`, which are inside, were not; the window stays as it is.
-    fn result_without(&mut self, hidden: &[usize]) -> Result<Option<Self::Item>, TooLarge> {
-        // Counts and exact sums do not mind in which order rows come and go.
-        hidden.iter().for_each(|row| self.leave(*row));
-        let result = self.result();
-        hidden.iter().for_each(|row| self.enter(*row));
-        result
-    }
+    /// An empty window of the same kind over a group with late rows.
+    fn as_arrived<'a>(&'a self, places: &'a Places) -> impl AsArrived<Item = Self::Item> + 'a;
+}
 
-    /// Whether the result is the value of one row of the window, chosen two by two with [`Accumulator::better`].
-    /// Such a row may have displaced others for good, so it cannot be taken out and put back.
-    const CHOOSES: bool = false;
+/// What the rows inside add up to.
+pub(super) struct Moving<A: Additive> {
+    rule: A,
+    inside: A::Part,
+}
 
-    /// The row of two that is chosen: in whatever order and grouping, the last one left has the same value.
-    fn better(&self, a: usize, _: usize) -> usize {
-        a
-    }
-
-    /// The value of the row that was chosen.
-    fn chosen(&self, _: usize) -> Option<Self::Item> {
-        None
+impl<A: Additive> Moving<A> {
+    pub(super) fn new(rule: A) -> Self {
+        Moving { rule, inside: A::Part::zero() }
     }
 }
 
-/// The number of rows.
-pub(super) struct Count {
-    pub(super) n: i64,
-}
-
-impl Accumulator for Count {
-    type Item = i64;
+impl<A: Additive> Accumulator for Moving<A> {
+    type Item = A::Item;
 
     fn reset(&mut self, _: &Range<usize>) {
-        self.n = 0;
-    }
-
-    #[inline]
-    fn enter(&mut self, _: usize) {
-        self.n += 1;
-    }
-
-    #[inline]
-    fn leave(&mut self, _: usize) {
-        self.n -= 1;
-    }
-
-    #[inline]
-    fn result(&mut self) -> Result<Option<i64>, TooLarge> {
-        Ok(Some(self.n))
-    }
-}
-
-/// An exact sum of integers and what is made of it.
-pub(super) struct IntegerSum<'a, V, T, F> {
-    pub(super) values: &'a [V],
-    pub(super) n: u64,
-    pub(super) sum: T,
-    pub(super) finish: F,
-}
-
-impl<'a, V, T: Total, F> IntegerSum<'a, V, T, F> {
-    pub(super) fn new(values: &'a [V], finish: F) -> Self {
-        Self { values, n: 0, sum: T::of(0), finish }
-    }
-}
-
-impl<V, T, R, F> Accumulator for IntegerSum<'_, V, T, F>
-where
-    V: Copy + Into<i128>,
-    T: Total,
-    R: Copy + Default,
-    F: Fn(T, u64) -> Result<R, TooLarge>,
-{
-    type Item = R;
-
-    fn reset(&mut self, _: &Range<usize>) {
-        self.n = 0;
-        self.sum = T::of(0);
+        self.inside.clear();
     }
 
     #[inline]
     fn enter(&mut self, row: usize) {
-        self.n += 1;
-        self.sum += T::of(self.values[row].into());
+        self.rule.put(&mut self.inside, row);
     }
 
     #[inline]
     fn leave(&mut self, row: usize) {
-        self.n -= 1;
-        self.sum -= T::of(self.values[row].into());
+        self.rule.take(&mut self.inside, row);
     }
 
     #[inline]
-    fn result(&mut self) -> Result<Option<R>, TooLarge> {
-        if self.n == 0 {
-            return Ok(None);
-        }
-        (self.finish)(self.sum, self.n).map(Some)
-    }
-}
-
-/// An exact sum of doubles and the one rounding of it.
-pub(super) struct FloatSum<'a, F> {
-    pub(super) values: &'a [f64],
-    pub(super) n: u64,
-    pub(super) sum: ExactFloatSum,
-    pub(super) finish: F,
-}
-
-impl<'a, F> FloatSum<'a, F> {
-    pub(super) fn new(values: &'a [f64], finish: F) -> Self {
-        Self { values, n: 0, sum: ExactFloatSum::new(), finish }
-    }
-}
-
-impl<F: Fn(&ExactFloatSum, u64) -> f64> Accumulator for FloatSum<'_, F> {
-    type Item = f64;
-
-    fn reset(&mut self, _: &Range<usize>) {
-        self.n = 0;
-        self.sum.clear();
+    fn result(&mut self) -> Result<Option<A::Item>, TooLarge> {
+        self.rule.finish(&self.inside)
     }
 
-    #[inline]
-    fn enter(&mut self, row: usize) {
-        self.n += 1;
-        self.sum.add(self.values[row]);
-    }
-
-    #[inline]
-    fn leave(&mut self, row: usize) {
-        self.n -= 1;
-        self.sum.sub(self.values[row]);
-    }
-
-    #[inline]
-    fn result(&mut self) -> Result<Option<f64>, TooLarge> {
-        if self.n == 0 {
-            return Ok(None);
-        }
-        let value = (self.finish)(&self.sum, self.n);
-        if value.is_finite() { Ok(Some(value)) } else { Err(TooLarge) }
-    }
-}
-
-/// The exact sums behind a variance.
-pub(super) struct Spread<'a, V, T> {
-    pub(super) values: &'a [V],
-    pub(super) n: u64,
-    pub(super) sum: T,
-    pub(super) squares: T,
-    /// Square of the decimal unit.
-    pub(super) unit: PowerOfTen,
-}
-
-impl<'a, V, T: Total> Spread<'a, V, T> {
-    pub(super) fn new(values: &'a [V], unit: PowerOfTen) -> Self {
-        Self { values, n: 0, sum: T::of(0), squares: T::of(0), unit }
-    }
-}
-
-impl<V: Copy + Into<i128>, T: Total> Accumulator for Spread<'_, V, T> {
-    type Item = f64;
-
-    fn reset(&mut self, _: &Range<usize>) {
-        self.n = 0;
-        self.sum = T::of(0);
-        self.squares = T::of(0);
-    }
-
-    #[inline]
-    fn enter(&mut self, row: usize) {
-        let value = T::of(self.values[row].into());
-        self.n += 1;
-        self.sum += value;
-        self.squares += value * value;
-    }
-
-    #[inline]
-    fn leave(&mut self, row: usize) {
-        let value = T::of(self.values[row].into());
-        self.n -= 1;
-        self.sum -= value;
-        self.squares -= value * value;
-    }
-
-    #[inline]
-    fn result(&mut self) -> Result<Option<f64>, TooLarge> {
-        if self.n < 2 {
-            return Ok(None);
-        }
-        // The numerator is exact and so never negative: the root cannot be NaN.
-        let numerator = T::of(i128::from(self.n)) * self.squares - self.sum * self.sum;
-        let pairs = u128::from(self.n) * u128::from(self.n - 1);
-        Ok(Some(numerator.over(pairs, self.unit).sqrt()))
+    fn as_arrived<'a>(&'a self, places: &'a Places) -> impl AsArrived<Item = A::Item> + 'a {
+        Sums::new(&self.rule, places)
     }
 }
 
@@ -265,14 +110,24 @@ where
         Ok(self.queue.front().map(|&row| self.values[row]))
     }
 
-    const CHOOSES: bool = true;
+    fn as_arrived<'a>(&'a self, places: &'a Places) -> impl AsArrived<Item = V> + 'a {
+        Chosen::new(self, places)
+    }
+}
+
+impl<V, F> Choice for Extreme<'_, V, F>
+where
+    V: Copy + Default,
+    F: Fn(V, V) -> bool,
+{
+    type Item = V;
 
     fn better(&self, a: usize, b: usize) -> usize {
         if (self.displaces)(self.values[b], self.values[a]) { b } else { a }
     }
 
-    fn chosen(&self, row: usize) -> Option<V> {
-        Some(self.values[row])
+    fn value(&self, row: usize) -> V {
+        self.values[row]
     }
 }
 
@@ -319,14 +174,20 @@ impl<V: Copy + Default> Accumulator for First<'_, V> {
         Ok(Some(self.values[self.first]))
     }
 
-    const CHOOSES: bool = true;
+    fn as_arrived<'a>(&'a self, places: &'a Places) -> impl AsArrived<Item = V> + 'a {
+        Chosen::new(self, places)
+    }
+}
+
+impl<V: Copy + Default> Choice for First<'_, V> {
+    type Item = V;
 
     fn better(&self, a: usize, b: usize) -> usize {
         a.min(b)
     }
 
-    fn chosen(&self, row: usize) -> Option<V> {
-        Some(self.values[row])
+    fn value(&self, row: usize) -> V {
+        self.values[row]
     }
 }
 
@@ -361,14 +222,20 @@ impl<V: Copy + Default> Accumulator for Last<'_, V> {
         Ok((self.n > 0).then(|| self.values[self.last]))
     }
 
-    const CHOOSES: bool = true;
+    fn as_arrived<'a>(&'a self, places: &'a Places) -> impl AsArrived<Item = V> + 'a {
+        Chosen::new(self, places)
+    }
+}
+
+impl<V: Copy + Default> Choice for Last<'_, V> {
+    type Item = V;
 
     fn better(&self, a: usize, b: usize) -> usize {
         a.max(b)
     }
 
-    fn chosen(&self, row: usize) -> Option<V> {
-        Some(self.values[row])
+    fn value(&self, row: usize) -> V {
+        self.values[row]
     }
 }
 
@@ -409,5 +276,9 @@ impl Accumulator for Distinct<'_> {
     #[inline]
     fn result(&mut self) -> Result<Option<i64>, TooLarge> {
         Ok(Some(self.distinct))
+    }
+
+    fn as_arrived<'a>(&'a self, places: &'a Places) -> impl AsArrived<Item = i64> + 'a {
+        LateDistinct::new(self.ids, places)
     }
 }
