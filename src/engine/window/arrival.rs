@@ -4,7 +4,7 @@
 //! group declares `availability: arrival`, the window of a row leaves out the rows of the same lane that
 //! stand at higher offsets. Nearly every key's events arrive in the order of their times; then nothing is
 //! left out and the plain sweep gives the answer. Only keys with a late event take another way, that of
-//! [`late`](super::late).
+//! `late`.
 
 use std::collections::HashMap;
 use std::ops::Range;
