@@ -39,7 +39,7 @@ fn the_configuration_check_says_what_the_console_would_refuse() {
     let w = Workspace::flights();
     let checked = |toml: &str| {
         w.write("ofs.toml", toml);
-        w.ofs(&["config", "check"])
+        w.ofs(&["config", "check", "--json"])
     };
     checked("[console]\ntheme = \"ansi16\"\n[console.keys]\nquit = \"Q\"\n").expect(0);
     for (toml, words) in [
@@ -48,8 +48,9 @@ fn the_configuration_check_says_what_the_console_would_refuse() {
         ("[console.keys]\nquit = \"ctrl-c\"\n", "cannot be bound"),
         ("[console.keys]\nhelp = \"q\"\n", "would be both"),
         ("[console]\ntheme = \"neon\"\n", "neon"),
+        ("[console]\ncolumns = [\"state\", \"colour\"]\n", "no column is called colour; there are"),
     ] {
-        let refused = checked(toml).expect(2);
+        let refused = checked(toml).refused(2, "CONFIG_INVALID");
         assert!(refused.err.contains(words), "{toml}: {}", refused.err);
     }
 }

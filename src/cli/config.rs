@@ -99,6 +99,7 @@ fn check(context: &Context) -> Outcome {
     // What the console would refuse to start with.
     super::console::keymap(config)?;
     super::console::theme(config)?;
+    super::console::runs_pane(config)?;
     let set = config.entries().filter(|(.., origin)| **origin != Origin::Default).count();
     if context.json {
         document(

@@ -20,6 +20,7 @@ use crate::console::look::{Glyphs, Look, Theme};
 use crate::console::model::past::speed;
 use crate::console::model::{Mode, Model, Start, View};
 use crate::console::msg::{Msg, Told};
+use crate::console::panes::runs::RunsPane;
 use crate::console::playback::play;
 use crate::console::terminal::install_panic_hook;
 use crate::console::update::open;
@@ -60,9 +61,13 @@ pub(super) struct Args {
 
 impl From<KeysError> for Failure {
     fn from(error: KeysError) -> Self {
-        Failure { code: Some(crate::contract::ReasonCode::ConfigInvalid), ..Failure::usage(error.to_string()) }
-            .hint("`ofs keys` lists every action with its keys")
+        ill_set(error.to_string()).hint("`ofs keys` lists every action with its keys")
     }
+}
+
+/// A setting that the console cannot use.
+fn ill_set(message: String) -> Failure {
+    Failure { code: Some(crate::contract::ReasonCode::ConfigInvalid), ..Failure::usage(message) }
 }
 
 /// The keys as configured.
@@ -72,7 +77,15 @@ pub(super) fn keymap(config: &Config) -> Result<Keymap, Failure> {
 
 /// The colour theme as configured.
 pub(super) fn theme(config: &Config) -> Result<Theme, Failure> {
-    Theme::named(config.text("console", "theme")).map_err(|e| Failure::usage(e.to_string()))
+    Theme::named(config.text("console", "theme")).map_err(|e| ill_set(e.to_string()))
+}
+
+/// The list of runs with its columns as configured.
+pub(super) fn runs_pane(config: &Config) -> Result<RunsPane, Failure> {
+    let mut pane = RunsPane::default();
+    let names = config.list("console", "columns");
+    pane.choose(&names.iter().map(String::as_str).collect::<Vec<_>>()).map_err(|e| ill_set(format!("console.columns: {e}")))?;
+    Ok(pane)
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Outcome {
@@ -104,8 +117,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Outcome {
     let start =
         Start { now: context.clock.now(), size: (80, 24), look, keys, limits: limits(config), mode, workspace: workspace(config), mouse };
     let mut model = Model::new(start);
-    let columns = config.list("console", "columns");
-    model.panes.runs.choose(&columns.iter().map(String::as_str).collect::<Vec<_>>()).map_err(Failure::usage)?;
+    model.panes.runs = runs_pane(config)?;
     open(&mut model, view, args.run.clone(), filter);
     model.to_play = args.play;
     model.flash = notice.map(|told| (told, context.clock.now()));

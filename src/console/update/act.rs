@@ -47,20 +47,19 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Effect> {
         say(model, Told::bad(format!("{}: {why}", action.entry().name)));
         return Vec::new();
     }
-    match action {
-        // It begins with its list, whichever pane was looked at before.
-        Action::Dashboard => {
-            goto(model, View::Dashboard);
+    if let Some(view) = view_of(action) {
+        goto(model, view);
+        if view == View::Dashboard {
+            // It begins with its list, whichever pane was looked at before.
             model.focus = View::Runs;
         }
-        Action::Runs => goto(model, View::Runs),
-        Action::Replay => goto(model, View::Replay),
-        Action::Labels => goto(model, View::Labels),
-        Action::Pins => goto(model, View::Pins),
-        Action::Timeline => goto(model, View::Timeline),
-        Action::Evidence => goto(model, View::Evidence),
-        Action::Log => goto(model, View::Log),
-        Action::Triage => goto(model, View::Triage),
+        return follow(model);
+    }
+    if let Some(line) = line_of(action) {
+        palette::open(model, line);
+        return follow(model);
+    }
+    match action {
         Action::Open if model.view == View::Triage => {
             let chosen =
                 model.detail().and_then(|detail| model.panes.triage.action(&detail.triage)).and_then(|legal| Action::named(legal.name));
@@ -79,13 +78,6 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Effect> {
         Action::Back => back(model),
         Action::Quit => return quit(model),
         Action::Help => model.popups.push(Popup::Help { top: 0 }),
-        Action::Palette => palette::open(model, ""),
-        Action::Export => palette::open(model, "export csv "),
-        Action::Snapshot => palette::open(model, "snapshot "),
-        Action::Run => palette::open(model, "run "),
-        Action::Break => palette::open(model, "break "),
-        Action::Theme => palette::open(model, "theme "),
-        Action::Columns => palette::open(model, "columns "),
         Action::Filter => {
             let before = model.panes.filter(model.pane()).clone();
             let prompt = Prompt::with(&before.to_string(), LINE);
@@ -124,6 +116,36 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Effect> {
         _ => return pane(model, action),
     }
     follow(model)
+}
+
+/// The view that an action goes to.
+fn view_of(action: Action) -> Option<View> {
+    Some(match action {
+        Action::Dashboard => View::Dashboard,
+        Action::Runs => View::Runs,
+        Action::Replay => View::Replay,
+        Action::Labels => View::Labels,
+        Action::Pins => View::Pins,
+        Action::Timeline => View::Timeline,
+        Action::Evidence => View::Evidence,
+        Action::Log => View::Log,
+        Action::Triage => View::Triage,
+        _ => return None,
+    })
+}
+
+/// How the command line begins of an action that needs words.
+fn line_of(action: Action) -> Option<&'static str> {
+    Some(match action {
+        Action::Palette => "",
+        Action::Export => "export csv ",
+        Action::Snapshot => "snapshot ",
+        Action::Run => "run ",
+        Action::Break => "break ",
+        Action::Theme => "theme ",
+        Action::Columns => "columns ",
+        _ => return None,
+    })
 }
 
 /// Lets the pane that has the keys obey.

@@ -15,6 +15,7 @@ mod stale;
 use std::sync::Arc;
 
 use super::action::Action;
+use super::data::detail::Detail;
 use super::data::runs::RunsUpdate;
 use super::filter::Filter;
 use super::keys::Chord;
@@ -67,28 +68,11 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
         Msg::Signal(Signal::Continue) => vec![Effect::Resumed],
         Msg::Runs(update) => runs(model, update),
         Msg::Feed(feed) => {
-            if let Feed::Stale(why) = &feed
-                && !matches!(model.feed, Feed::Stale(_))
-            {
-                say(model, Told::bad(format!("the ledger cannot be read: {why}")));
-            }
-            stale::told(model, &feed);
-            model.feed = feed;
+            fed(model, feed);
             Vec::new()
         }
         Msg::Detail { run_key, found } => {
-            // An answer about a run that nobody looks at any more is dropped.
-            if model.frozen.is_none() && model.panes.runs.selected() == Some(&run_key) {
-                model.slot = match found {
-                    Ok(mut detail) => {
-                        if let Some(before) = model.detail().filter(|before| before.run_key == run_key) {
-                            Arc::make_mut(&mut detail).evidence.carry(&before.evidence);
-                        }
-                        Slot::Ready(detail)
-                    }
-                    Err(why) => Slot::Failed { run_key, why },
-                };
-            }
+            detail(model, run_key, found);
             build::remeasure(model);
             past::begin(model)
         }
@@ -106,11 +90,7 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             follow(model)
         }
         Msg::Intents(found) => {
-            if let Some(Popup::Picker(picker)) = model.popups.last_mut() {
-                let written = model.written.as_deref().map(std::path::Path::new).and_then(std::path::Path::file_name);
-                picker.at = found.iter().position(|intent| Some(intent.name.as_ref()) == written).unwrap_or(0);
-                picker.intents = Some(found);
-            }
+            popups::intents(model, found);
             Vec::new()
         }
         Msg::Inquiry { id, heard } => {
@@ -135,6 +115,33 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             Vec::new()
         }
     }
+}
+
+/// What became of the way to the ledger.
+fn fed(model: &mut Model, feed: Feed) {
+    if let Feed::Stale(why) = &feed
+        && !matches!(model.feed, Feed::Stale(_))
+    {
+        say(model, Told::bad(format!("the ledger cannot be read: {why}")));
+    }
+    stale::told(model, &feed);
+    model.feed = feed;
+}
+
+/// What was found out about a run; an answer about one that nobody looks at any more is dropped.
+fn detail(model: &mut Model, run_key: String, found: Result<Arc<Detail>, String>) {
+    if model.frozen.is_some() || model.panes.runs.selected() != Some(&run_key) {
+        return;
+    }
+    model.slot = match found {
+        Ok(mut detail) => {
+            if let Some(before) = model.detail().filter(|before| before.run_key == run_key) {
+                Arc::make_mut(&mut detail).evidence.carry(&before.evidence);
+            }
+            Slot::Ready(detail)
+        }
+        Err(why) => Slot::Failed { run_key, why },
+    };
 }
 
 /// Starts where a deep link points.

@@ -1,5 +1,7 @@
 //! Keys and pasted text while something lies over the panes.
 
+use std::path::Path;
+
 use crossterm::event::KeyCode;
 
 use super::act::set_filter;
@@ -11,7 +13,7 @@ use crate::console::model::Model;
 use crate::console::model::form::Form;
 use crate::console::model::popup::{Answer, Ask, Confirm, Picker, Popup};
 use crate::console::model::prompt::Prompt;
-use crate::console::msg::{Effect, Told};
+use crate::console::msg::{Effect, IntentFile, Told};
 use crate::pipeline::run::step;
 
 /// What a key means to a popup.
@@ -228,6 +230,14 @@ fn picked(model: &mut Model, chord: Chord, mut picker: Picker) -> Vec<Effect> {
         _ => {}
     }
     keep(model, Popup::Picker(picker))
+}
+
+/// The intents that were found, for whom the picker is still open; the one that was just written is selected.
+pub(super) fn intents(model: &mut Model, found: Vec<IntentFile>) {
+    let Some(Popup::Picker(picker)) = model.popups.last_mut() else { return };
+    let written = model.written.as_deref().map(Path::new).and_then(Path::file_name);
+    picker.at = found.iter().position(|intent| Some(intent.name.as_ref()) == written).unwrap_or(0);
+    picker.intents = Some(found);
 }
 
 /// Pasted text goes into the line that is being typed, and nowhere else: it is never taken for keys.

@@ -86,23 +86,11 @@ impl Reader {
         }
         let request_id = self.request_id(root);
         let kind = self.kind(root);
-        let platform_run_id = self.text(root, "platform_run_id", "", C::SchemaInvalid);
-        if platform_run_id.as_deref().is_some_and(|id| !path_safe(id)) {
-            self.problem(
-                C::SchemaInvalid,
-                "platform_run_id",
-                "expected letters, digits and `_ . : -`, since it names a folder of the store",
-            );
-        }
+        let platform_run_id = self.platform_run_id(root);
         let scenario_run_ids = self.scenarios(root);
         let basis = self.basis(root);
         let labels = self.label_basis(root);
-        let features = self.object(root, "feature_definition_set", C::FeatureProfileUnresolved, true).map(|set| {
-            let id = self.text(set, "feature_set_id", "feature_definition_set", C::FeatureProfileUnresolved);
-            let version = self.text(set, "feature_set_version", "feature_definition_set", C::FeatureProfileUnresolved);
-            self.closed(set, "feature_definition_set", &["feature_set_id", "feature_set_version"]);
-            (id, version)
-        });
+        let features = self.features(root);
         let join_scope = self.object(root, "join_scope", C::SchemaInvalid, false).map(object_of).unwrap_or_default();
         let filters = self.object(root, "filters", C::SchemaInvalid, false).map(object_of).unwrap_or_default();
         let run_facts_ref = self.text(root, "run_facts_ref", "", C::RunFactsUnavailable);
@@ -111,21 +99,10 @@ impl Reader {
         let code_release = self.text(root, "ofs_code_release_id", "", C::CodeReleaseMissing);
         let parity_anchor_ref =
             if root.get("parity_anchor_ref").is_some() { self.text(root, "parity_anchor_ref", "", C::ParityAnchorInvalid) } else { None };
-        let non_training_allowed = match root.get("non_training_allowed") {
-            None => false,
-            Some(item) => item.bool().unwrap_or_else(|| {
-                self.problem(C::SchemaInvalid, "non_training_allowed", format!("expected true or false, found {}", item.kind()));
-                false
-            }),
-        };
+        let non_training_allowed = self.flag(root, "non_training_allowed");
         self.closed(root, "", &FIELDS);
         let scope = self.scope(&join_scope, &filters, kind);
-        let matures = root.get("label_basis").and_then(|basis| basis.get("maturity_days")).is_some();
-        if scope.coverage.min_mature.is_some() && !matures {
-            // Without days every row up to the cut-off is mature, and the gate would hold nothing back.
-            let path = "filters.label_coverage_policy.min_mature_ratio";
-            self.problem(C::LabelPolicyInvalid, path, "needs label_basis.maturity_days, which says when a row is mature");
-        }
+        self.maturity(root, &scope.coverage);
         let forensic = self.forensic(join_scope.get("forensic"), kind);
         let (feature_set_id, feature_set_version) = features?;
         Some(Intent {
@@ -151,6 +128,44 @@ impl Reader {
             row_filters: scope.row_filters,
             forensic,
         })
+    }
+
+    fn platform_run_id(&mut self, root: Item<'_>) -> Option<String> {
+        let id = self.text(root, "platform_run_id", "", ReasonCode::SchemaInvalid);
+        if id.as_deref().is_some_and(|id| !path_safe(id)) {
+            let wanted = "expected letters, digits and `_ . : -`, since it names a folder of the store";
+            self.problem(ReasonCode::SchemaInvalid, "platform_run_id", wanted);
+        }
+        id
+    }
+
+    /// Id and version of the feature definitions.
+    fn features(&mut self, root: Item<'_>) -> Option<(Option<String>, Option<String>)> {
+        const CODE: ReasonCode = ReasonCode::FeatureProfileUnresolved;
+        let set = self.object(root, "feature_definition_set", CODE, true)?;
+        let id = self.text(set, "feature_set_id", "feature_definition_set", CODE);
+        let version = self.text(set, "feature_set_version", "feature_definition_set", CODE);
+        self.closed(set, "feature_definition_set", &["feature_set_id", "feature_set_version"]);
+        Some((id, version))
+    }
+
+    /// True only where it is said.
+    fn flag(&mut self, root: Item<'_>, key: &str) -> bool {
+        let Some(item) = root.get(key) else { return false };
+        let said = item.bool();
+        if said.is_none() {
+            self.problem(ReasonCode::SchemaInvalid, key, format!("expected true or false, found {}", item.kind()));
+        }
+        said.unwrap_or(false)
+    }
+
+    /// Without days every row up to the cut-off is mature, and a least ratio of mature rows would hold nothing back.
+    fn maturity(&mut self, root: Item<'_>, coverage: &CoveragePolicy) {
+        let matures = root.get("label_basis").and_then(|basis| basis.get("maturity_days")).is_some();
+        if coverage.min_mature.is_some() && !matures {
+            let path = "filters.label_coverage_policy.min_mature_ratio";
+            self.problem(ReasonCode::LabelPolicyInvalid, path, "needs label_basis.maturity_days, which says when a row is mature");
+        }
     }
 
     fn request_id(&mut self, root: Item<'_>) -> Option<String> {
